@@ -1,0 +1,143 @@
+"""What every evaluation policy reads: per image the truth and what was found, masks as COCO run-length codes.
+
+Here and in all of `evaluate`: N ground truths and D detections of one image, K classes. Masks are never dense.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypedDict, cast
+
+import hotcoco.mask
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from maskwise.categories import Categories
+
+
+class RLE(TypedDict):
+    """COCO's compressed run-length code."""
+
+    size: list[int]
+    """height, width"""
+    counts: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Ground truth of one image."""
+
+    size: tuple[int, int]
+    """height, width"""
+    labels: Int[np.ndarray, " n"]
+    boxes: Float[np.ndarray, "n 4"]
+    """x1 y1 x2 y2 in continuous coordinates"""
+    areas: Float[np.ndarray, " n"]
+    """the `area` field of the file: it decides between small, medium and large, also for boxes"""
+    crowd: Bool[np.ndarray, " n"]
+    masks: tuple[RLE, ...] | None
+    keypoints: Float[np.ndarray, "n k 3"] | None
+    ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Predictions for one image, in any order; equal scores keep it."""
+
+    labels: Int[np.ndarray, " d"]
+    boxes: Float[np.ndarray, "d 4"]
+    """x1 y1 x2 y2 in continuous coordinates"""
+    scores: Float[np.ndarray, " d"]
+    """class confidence: ranks boxes"""
+    quality: Float[np.ndarray, " d"]
+    """predicted mask IoU, 1 where there is no prediction"""
+    mask_scores: Float[np.ndarray, " d"]
+    """rank masks"""
+    masks: tuple[RLE, ...] | None
+    keypoints: Float[np.ndarray, "d k 3"] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Pair(NamedTuple):
+    """One image: its name or id, the truth, and what was found."""
+
+    image: int | str
+    truth: Truth
+    found: Found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Everything a policy needs. Images without objects and without detections are in it too."""
+
+    categories: Categories
+    pairs: tuple[Pair, ...]
+    data: str = ""
+    """which data set or split this is; every report repeats it"""
+
+
+def present(masks: tuple[RLE, ...] | None, what: str) -> tuple[RLE, ...]:
+    """The masks, or a clear error where a policy for masks is asked of boxes."""
+    if masks is None:
+        raise ValueError(f"this policy compares masks, but the {what} has none")
+    return masks
+
+
+def mask_iou(
+    found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, "d n"]:
+    """Intersection over union; over the area of the detection alone where the truth is a crowd."""
+    check_one_size([*found, *truth])
+    return hotcoco.mask.iou(plain(found), plain(truth), np.zeros(len(truth), bool) if crowd is None else crowd)
+
+
+def box_iou(
+    found: Float[np.ndarray, "d 4"], truth: Float[np.ndarray, "n 4"], crowd: Bool[np.ndarray, " n"] | None = None
+) -> Float[np.ndarray, "d n"]:
+    """The same for x1 y1 x2 y2 boxes."""
+    return hotcoco.mask.bbox_iou(xywh(found), xywh(truth), np.zeros(len(truth), bool) if crowd is None else crowd)
+
+
+def intersections(first: Sequence[RLE], second: Sequence[RLE]) -> Int[np.ndarray, "d n"]:
+    """Pixels that each pair of masks shares.
+
+    Seen as a crowd, the second mask turns IoU into shared / area(first); counts below 2^52 survive that division.
+    """
+    over_first = mask_iou(first, second, np.ones(len(second), bool))
+    return np.rint(over_first * mask_areas(first)[:, None]).astype(np.int64)
+
+
+def mask_areas(masks: Sequence[RLE]) -> Int[np.ndarray, " n"]:
+    """Pixels of each mask."""
+    return np.asarray(hotcoco.mask.area(plain(masks)), np.int64).reshape(-1)
+
+
+def mask_boxes(masks: Sequence[RLE]) -> Float[np.ndarray, "n 4"]:
+    """Tight x1 y1 x2 y2 boxes; zeros for an empty mask."""
+    return xyxy(np.asarray(hotcoco.mask.to_bbox(plain(masks)), float).reshape(-1, 4))
+
+
+def xywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Corner and extent, as COCO files write boxes."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def xyxy(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
+    """Two corners, from corner and extent."""
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def plain(masks: Sequence[RLE]) -> list[dict[str, object]]:
+    """The same objects as hotcoco's annotations want them."""
+    return cast(list[dict[str, object]], list(masks))
+
+
+def check_one_size(masks: Sequence[RLE]) -> None:
+    """Masks of different pictures have no overlap to speak of (pycocotools answers -1)."""
+    sizes = {tuple(mask["size"]) for mask in masks}
+    if len(sizes) > 1:
+        raise ValueError(f"masks of one image have different sizes: {sorted(sizes)}")
