@@ -5,21 +5,14 @@ Here and in all of `evaluate`: N ground truths and D detections of one image, K 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple, cast
 
 import hotcoco.mask
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from maskwise.categories import Categories
-
-
-class RLE(TypedDict):
-    """COCO's compressed run-length code."""
-
-    size: list[int]
-    """height, width"""
-    counts: str
+from maskwise.rle import RLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +115,14 @@ def mask_boxes(masks: Sequence[RLE]) -> Float[np.ndarray, "n 4"]:
 
 
 def xywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-    """Corner and extent, as COCO files write boxes."""
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    """Corner and extent, as COCO files write boxes.
+
+    The extent is the shortest decimal that leads back to the same corner: 12.66 + 32 - 12.66 is a hair below 32, and a
+    detection of 32 x 32 would fall out of the medium ones.
+    """
+    extent = boxes[:, 2:] - boxes[:, :2]
+    short = extent.round(9)
+    return np.concatenate([boxes[:, :2], np.where(boxes[:, :2] + short == boxes[:, 2:], short, extent)], axis=1)
 
 
 def xyxy(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:

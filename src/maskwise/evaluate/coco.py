@@ -1,0 +1,238 @@
+"""COCO average precision and recall of boxes, masks and boundaries: pycocotools' numbers to the last digit.
+
+Boxes are ranked by `scores`, masks and boundaries by `mask_scores`. Boxes and masks go through hotcoco, which equals
+pycocotools under every setting here; boundaries go through our own matching, which equals both (tests/evaluate).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import hotcoco
+import numpy as np
+from jaxtyping import Float
+
+from maskwise.evaluate.matching import RECALLS, Accumulated, Candidates, Matches, accumulate, match
+from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, present, xywh
+from maskwise.evaluate.overlaps import Overlap, of_kind
+from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
+from maskwise.rle import RLE
+
+THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+AREAS = {"all": (0.0, 1e10), "s": (0.0, 32.0**2), "m": (32.0**2, 96.0**2), "l": (96.0**2, 1e10)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """COCO's own by default."""
+
+    thresholds: tuple[float, ...] = THRESHOLDS
+    areas: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(AREAS))
+    """square pixels, both ends included; the first range is the one of the plain numbers, the others name theirs"""
+    max_dets: tuple[int, ...] = (1, 10, 100)
+    """best detections of an image and class; precision is told at the largest"""
+    class_agnostic: bool = False
+    """COCO's useCats = 0: a detection may take a ground truth of any class"""
+
+    def __post_init__(self) -> None:
+        if not self.thresholds or not self.areas or not self.max_dets:
+            raise ValueError("thresholds, areas and max_dets must not be empty")
+        if list(self.max_dets) != sorted(set(self.max_dets)) or self.max_dets[0] < 1:
+            raise ValueError(f"max_dets must rise from 1 or more, got {self.max_dets}")
+
+
+COCO = Settings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """Precision at 101 levels of recall, the highest recall, and the scores there; NaN for a class without truth."""
+
+    iou: str
+    settings: Settings
+    precision: Float[np.ndarray, "t r k a m"]
+    recall: Float[np.ndarray, "t k a m"]
+    scores: Float[np.ndarray, "t r k a m"]
+
+    def average_precision(self, *, threshold: float | None = None, area: int = 0, label: int | None = None) -> float:
+        """Mean over thresholds, recall levels and classes that have ground truth."""
+        return _mean(self._at(self.precision, threshold, label)[..., area, -1])
+
+    def average_recall(self, *, limit: int = -1, area: int = 0, label: int | None = None) -> float:
+        """Mean of the highest recall over thresholds and classes that have ground truth."""
+        return _mean(self._at(self.recall, None, label)[..., area, limit])
+
+    def operating_point(self, label: int, *, threshold: float = 0.5) -> tuple[float, float]:
+        """Best F1 of a class at one IoU, and the score from which detections should be shown to reach it."""
+        precision = self._at(self.precision, threshold, label)[0, :, 0, 0, -1]
+        f1 = 2 * precision * RECALLS / np.maximum(precision + RECALLS, np.spacing(1))
+        if np.isnan(f1).any():
+            return math.nan, math.nan
+        best = int(f1.argmax())
+        return float(f1[best]), float(self._at(self.scores, threshold, label)[0, best, 0, 0, -1])
+
+    def _at(self, values: np.ndarray, threshold: float | None, label: int | None) -> np.ndarray:
+        if threshold is not None:
+            at = position(self.settings.thresholds, threshold)
+            values = values[at : at + 1]
+        return values if label is None else values[..., label : label + 1, :, :]
+
+
+def coco(comparison: Comparison, iou: str = "segm", settings: Settings = COCO) -> Report:
+    """The twelve numbers of COCO, and a table per class. pycocotools' -1 (no ground truth) is NaN here."""
+    curves_ = curves(comparison, iou, settings)
+    counts = count_ground_truths(comparison)
+    rows = () if settings.class_agnostic else zip(comparison.categories.names, counts, strict=True)
+    return Report(
+        policy="coco",
+        iou=iou,
+        numbers=summary(curves_),
+        images=len(comparison.pairs),
+        ground_truths=sum(counts),
+        thresholds=settings.thresholds,
+        max_dets=settings.max_dets,
+        classes=tuple(
+            ClassRow(name=name, ground_truths=count, numbers=_class_numbers(curves_, label))
+            for label, (name, count) in enumerate(rows)
+        ),
+        data=comparison.data,
+        notes=("ranked by class confidence" if iou == "bbox" else "ranked by mask score",),
+    )
+
+
+def summary(curves: Curves) -> dict[str, float]:
+    """AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, as far as the settings have them."""
+    settings = curves.settings
+    sizes = list(enumerate(settings.areas))[1:]
+    return {
+        "AP": curves.average_precision(),
+        **_at_thresholds(curves),
+        **{f"AP{name}": curves.average_precision(area=a) for a, name in sizes},
+        **{f"AR{most}": curves.average_recall(limit=m) for m, most in enumerate(settings.max_dets)},
+        **{f"AR{name}": curves.average_recall(area=a) for a, name in sizes},
+    }
+
+
+def curves(comparison: Comparison, iou: str = "segm", settings: Settings = COCO) -> Curves:
+    """Everything that the numbers are made of."""
+    if iou in ("bbox", "segm"):
+        found = _by_hotcoco(comparison, iou, settings)
+    else:
+        found = by_own_matching(comparison, of_kind(iou), settings)
+    return Curves(iou=iou, settings=settings, **found._asdict())
+
+
+def by_own_matching(comparison: Comparison, overlap: Overlap, settings: Settings = COCO) -> Accumulated:
+    """For any kind of overlap."""
+    classes = matches(comparison, overlap, settings)
+    return accumulate(classes, settings.max_dets, (len(settings.thresholds), len(settings.areas)))
+
+
+def matches(comparison: Comparison, overlap: Overlap, settings: Settings = COCO) -> list[list[Matches]]:
+    """Per class, the images that have any of it."""
+    classes: list[list[Matches]] = [[] for _ in range(1 if settings.class_agnostic else len(comparison.categories))]
+    thresholds, areas = np.array(settings.thresholds), np.array(list(settings.areas.values()), float)
+    for pair in comparison.pairs:
+        for label, candidates in candidates_of(pair, overlap, settings):
+            classes[label].append(match(candidates, thresholds, areas))
+    return classes
+
+
+def candidates_of(pair: Pair, overlap: Overlap, settings: Settings) -> list[tuple[int, Candidates]]:
+    """Each class of an image with its detections, best first, and its ground truths."""
+    truth, found = pair.truth, pair.found
+    truth_labels, found_labels = _labels(truth, settings), _labels(found, settings)
+    iou, scores, areas = overlap.iou(truth, found), overlap.scores(found), overlap.areas(found)
+    order = np.argsort(-scores, kind="stable")
+    result = []
+    for label in np.union1d(truth_labels, found_labels).tolist():
+        d = order[found_labels[order] == label][: settings.max_dets[-1]]
+        n = np.flatnonzero(truth_labels == label)
+        result.append((label, Candidates(iou[np.ix_(d, n)], scores[d], areas[d], truth.areas[n], truth.crowd[n])))
+    return result
+
+
+def position(thresholds: Sequence[float], threshold: float) -> int:
+    """Where a threshold stands in the list: linspace(.5, .95, 10) has no exact .7."""
+    near = [i for i, value in enumerate(thresholds) if math.isclose(value, threshold, abs_tol=1e-9)]
+    if not near:
+        raise ValueError(f"IoU threshold {threshold} was not evaluated; these were: {list(thresholds)}")
+    return near[0]
+
+
+def _labels(objects: Truth | Found, settings: Settings) -> np.ndarray:
+    return np.zeros_like(objects.labels) if settings.class_agnostic else objects.labels
+
+
+def _at_thresholds(curves: Curves, label: int | None = None) -> dict[str, float]:
+    wanted = {"AP50": 0.5, "AP75": 0.75}
+    known = [name for name, t in wanted.items() if any(math.isclose(t, have) for have in curves.settings.thresholds)]
+    return {name: curves.average_precision(threshold=wanted[name], label=label) for name in known}
+
+
+def _class_numbers(curves: Curves, label: int) -> dict[str, float]:
+    numbers = {"AP": curves.average_precision(label=label), **_at_thresholds(curves, label)}
+    numbers[f"AR{curves.settings.max_dets[-1]}"] = curves.average_recall(label=label)
+    if "AP50" in numbers:
+        numbers["F1"], numbers["score_at_F1"] = curves.operating_point(label)
+    return numbers
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
+
+
+def _by_hotcoco(comparison: Comparison, iou: str, settings: Settings) -> Accumulated:
+    """Numbered afresh: images and classes by their place, so that any id will do (pycocotools loses id 0)."""
+    truth = _hotcoco_truth(comparison, masks=iou == "segm")
+    found = _hotcoco_found(comparison, truth, masks=iou == "segm")
+    evaluator = hotcoco.COCOeval(truth, found, iou)
+    params = evaluator.params
+    params.iou_thrs, params.max_dets = list(settings.thresholds), list(settings.max_dets)
+    params.area_rng, params.area_rng_lbl = [list(r) for r in settings.areas.values()], list(settings.areas)
+    params.use_cats = not settings.class_agnostic
+    evaluator.evaluate()
+    evaluator.accumulate()
+    result = evaluator.eval
+    assert result is not None
+    return Accumulated(*(np.where(result[k] == -1, np.nan, result[k]) for k in Accumulated._fields))
+
+
+def _hotcoco_truth(comparison: Comparison, *, masks: bool) -> hotcoco.COCO:
+    truths = [pair.truth for pair in comparison.pairs]
+    images = [{"id": i, "height": t.size[0], "width": t.size[1]} for i, t in enumerate(truths, 1)]
+    return hotcoco.COCO.from_arrays(
+        images,
+        [{"id": k + 1, "name": str(k)} for k in range(len(comparison.categories))],
+        np.repeat(np.arange(1, len(truths) + 1), [len(t) for t in truths]),
+        _joined([t.labels for t in truths], np.int64) + 1,
+        xywh(_joined([t.boxes for t in truths], float, 4)),
+        area=_joined([t.areas for t in truths], float),
+        iscrowd=_joined([t.crowd for t in truths], bool),
+        segmentation=_codes([m for t in truths for m in present(t.masks, "ground truth")]) if masks else None,
+    )
+
+
+def _hotcoco_found(comparison: Comparison, truth: hotcoco.COCO, *, masks: bool) -> hotcoco.COCO:
+    """Mask detections have the area of their mask, whatever box comes with them."""
+    founds = [pair.found for pair in comparison.pairs]
+    image = np.repeat(np.arange(1, len(founds) + 1), [len(f) for f in founds])
+    boxes = xywh(_joined([f.boxes for f in founds], float, 4))
+    scores = _joined([f.mask_scores if masks else f.scores for f in founds], float)
+    rows = np.column_stack([image, boxes, scores, _joined([f.labels for f in founds], np.int64) + 1])
+    if not masks:
+        return truth.load_res(rows)
+    codes = [m for f in founds for m in present(f.masks, "prediction")]
+    found = truth.load_res(rows, segmentation=_codes(codes))
+    found.update_anns(ids=np.arange(1, len(codes) + 1), area=mask_areas(codes).astype(float))
+    return found
+
+
+def _codes(masks: Sequence[RLE]) -> list[dict[str, object] | list[list[float]]]:
+    return cast(list[dict[str, object] | list[list[float]]], list(masks))
+
+
+def _joined(arrays: Sequence[np.ndarray], dtype: type, *columns: int) -> np.ndarray:
+    return np.concatenate([np.zeros((0, *columns), dtype), *arrays])

@@ -1,0 +1,278 @@
+"""COCO ground truth and COCO results, read for evaluation. Every complaint names the entry of the file it is about.
+
+In results `score` is the mask score; `class_score` and `quality` may ride along. A missing box comes from the mask, or
+from the keypoints. Images are ordered by id, as pycocotools does: equal scores keep that order.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from maskwise.categories import Categories
+from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, xywh, xyxy
+from maskwise.evaluate.segmentation import first_malformed, to_rle
+from maskwise.rle import RLE
+
+Kind = Literal["bbox", "segm", "boundary", "keypoints"]
+"""what is compared, and so which fields an entry must have"""
+
+T = TypeVar("T")
+
+
+def load_comparison(truth_path: str | Path, results_path: str | Path, iou: Kind = "segm") -> Comparison:
+    """Ground truth and results of two COCO files, checked."""
+    truth, results = _read(Path(truth_path)), _read(Path(results_path))
+    if not isinstance(truth, dict):
+        raise ValueError(f"{truth_path}: expected a COCO data set (an object), got {type(truth).__name__}")
+    if not isinstance(results, list):
+        raise ValueError(f"{results_path}: expected COCO results (a list), got {type(results).__name__}")
+    return compare(truth, results, iou, data=Path(truth_path).name)
+
+
+def compare(
+    truth: Mapping[str, object], results: Sequence[object], iou: Kind = "segm", *, data: str = ""
+) -> Comparison:
+    """The same from what `json.load` returns."""
+    known = _Known.read(_entries(truth, "categories"), _entries(truth, "images"))
+    truths = _truths(_entries(truth, "annotations"), known, iou)
+    founds = _founds([_Entry.of("results", i, row) for i, row in enumerate(results)], known, iou)
+    pairs = tuple(Pair(*row) for row in zip(known.images, truths, founds, strict=True))
+    return Comparison(categories=known.categories, pairs=pairs, data=data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One object of a list in a file, that can say where it stands."""
+
+    where: str
+    fields: Mapping[str, object]
+    is_result: bool
+
+    @classmethod
+    def of(cls, table: str, index: int, row: object) -> "_Entry":
+        if not isinstance(row, dict):
+            raise ValueError(f"{table}[{index}]: expected an object, got {type(row).__name__}")
+        is_result = table == "results"
+        id_ = f" (id {row['id']})" if "id" in row and not is_result else ""
+        return cls(f"{table}[{index}]{id_}", row, is_result)
+
+    def has(self, name: str) -> bool:
+        return self.fields.get(name) not in (None, [])
+
+    def get(self, name: str) -> object:
+        if not self.has(name):
+            raise ValueError(f"{self.where}: no {name!r}")
+        return self.fields[name]
+
+    def number(self, name: str) -> float:
+        value = self.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{self.where}: {name!r} must be a finite number, got {value!r}")
+        return float(value)
+
+    def numbers(self, name: str) -> list[float]:
+        value = self.get(name)
+        if not isinstance(value, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
+            raise ValueError(f"{self.where}: {name!r} must be a list of finite numbers, got {value!r}")
+        return [float(v) for v in value]
+
+    def box(self) -> list[float]:
+        """x y width height"""
+        box = self.numbers("bbox")
+        if len(box) != 4 or box[2] < 0 or box[3] < 0:
+            raise ValueError(f"{self.where}: 'bbox' must be x, y, width, height with no negative extent, got {box}")
+        return box
+
+    def mask(self, size: tuple[int, int]) -> RLE:
+        segmentation = self.get("segmentation")
+        try:
+            return to_rle(segmentation, size)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.where}: {error}") from None
+
+    def look_up(self, name: str, known: Mapping[int | str, T]) -> T:
+        value = self.get(name)
+        if not isinstance(value, int | str) or value not in known:
+            raise ValueError(f"{self.where}: unknown {name} {value!r}, the ground truth has {len(known)} others")
+        return known[value]
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
+
+
+def _entries(truth: Mapping[str, object], table: str) -> list[_Entry]:
+    rows = truth.get(table)
+    if not isinstance(rows, list):
+        raise ValueError(f"ground truth: expected a list {table!r}, got {type(rows).__name__}")
+    return [_Entry.of(table, i, row) for i, row in enumerate(rows)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What entries may refer to."""
+
+    categories: Categories
+    labels: Mapping[int | str, int]
+    """by category id"""
+    images: Mapping[int | str, int]
+    """place in `sizes`, by image id"""
+    sizes: list[tuple[int, int]]
+    """height, width"""
+
+    @classmethod
+    def read(cls, categories: list[_Entry], images: list[_Entry]) -> "_Known":
+        by_id: dict[int | str, tuple[int, int]] = {}
+        for entry in images:
+            id_ = entry.get("id")
+            if not isinstance(id_, int | str) or id_ in by_id:
+                raise ValueError(f"{entry.where}: 'id' must be a number or text that no other image has, got {id_!r}")
+            by_id[id_] = int(entry.number("height")), int(entry.number("width"))
+        ids = sorted(by_id, key=lambda id_: (isinstance(id_, str), id_))
+        known = _categories(categories)
+        return cls(
+            categories=known,
+            labels={id_: label for label, id_ in enumerate(known.ids)},
+            images={id_: i for i, id_ in enumerate(ids)},
+            sizes=[by_id[id_] for id_ in ids],
+        )
+
+
+def _categories(entries: list[_Entry]) -> Categories:
+    points = next((e.get("keypoints") for e in entries if e.has("keypoints")), [])
+    return Categories(
+        names=tuple(str(e.get("name")) for e in entries),
+        ids=tuple(int(e.number("id")) for e in entries),
+        keypoints=tuple(str(name) for name in points) if isinstance(points, list) else (),
+    )
+
+
+def _truths(entries: list[_Entry], known: _Known, iou: Kind) -> list[Truth]:
+    rows = _Objects.read(entries, known, iou)
+    crowd = np.array([bool(e.fields.get("iscrowd", 0)) for e in entries], bool)
+    areas = np.array([e.number("area") if e.has("area") else np.nan for e in entries], float)
+    areas = np.where(np.isnan(areas), rows.areas(), areas)
+    ids = [int(e.number("id")) if e.has("id") else i for i, e in enumerate(entries)]
+    return [
+        Truth(
+            size=size,
+            labels=rows.labels[mine],
+            boxes=rows.boxes[mine],
+            areas=areas[mine],
+            crowd=crowd[mine],
+            masks=rows.masks_of(mine),
+            keypoints=rows.keypoints_of(mine),
+            ids=tuple(ids[i] for i in mine.tolist()),
+        )
+        for size, mine in zip(known.sizes, rows.by_image(len(known.sizes)), strict=True)
+    ]
+
+
+def _founds(entries: list[_Entry], known: _Known, iou: Kind) -> list[Found]:
+    rows = _Objects.read(entries, known, iou)
+    mask_scores = np.array([e.number("score") for e in entries], float)
+    scores = np.array([e.number("class_score" if e.has("class_score") else "score") for e in entries], float)
+    quality = np.array([e.number("quality") if e.has("quality") else 1.0 for e in entries], float)
+    return [
+        Found(
+            labels=rows.labels[mine],
+            boxes=rows.boxes[mine],
+            scores=scores[mine],
+            quality=quality[mine],
+            mask_scores=mask_scores[mine],
+            masks=rows.masks_of(mine),
+            keypoints=rows.keypoints_of(mine),
+        )
+        for mine in rows.by_image(len(known.sizes))
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Objects:
+    """What annotations and results have in common, for all images together."""
+
+    image: Int[np.ndarray, " n"]
+    """place in the list of images"""
+    labels: Int[np.ndarray, " n"]
+    boxes: Float[np.ndarray, "n 4"]
+    masks: list[RLE] | None
+    keypoints: Float[np.ndarray, "n k 3"] | None
+
+    @classmethod
+    def read(cls, entries: list[_Entry], known: _Known, iou: Kind) -> "_Objects":
+        image = [entry.look_up("image_id", known.images) for entry in entries]
+        labels = [entry.look_up("category_id", known.labels) for entry in entries]
+        sizes = [known.sizes[i] for i in image]
+        keypoints = _keypoints(entries, len(known.categories.keypoints)) if iou == "keypoints" else None
+        masks = _masks(entries, sizes) if iou in ("segm", "boundary") else None
+        return cls(
+            image=np.array(image, np.int64),
+            labels=np.array(labels, np.int64),
+            boxes=_boxes(entries, sizes, masks=masks, keypoints=keypoints),
+            masks=masks,
+            keypoints=keypoints,
+        )
+
+    def areas(self) -> Float[np.ndarray, " n"]:
+        """For annotations that do not state it."""
+        return xywh(self.boxes)[:, 2:].prod(axis=1) if self.masks is None else mask_areas(self.masks).astype(float)
+
+    def by_image(self, images: int) -> list[Int[np.ndarray, " m"]]:
+        """Rows of each image, in the order of the file."""
+        order = np.argsort(self.image, kind="stable")
+        return np.split(order, np.bincount(self.image, minlength=images).cumsum()[:-1]) if images else []
+
+    def masks_of(self, mine: Int[np.ndarray, " m"]) -> tuple[RLE, ...] | None:
+        return None if self.masks is None else tuple(self.masks[i] for i in mine.tolist())
+
+    def keypoints_of(self, mine: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m k 3"] | None:
+        return None if self.keypoints is None else self.keypoints[mine]
+
+
+def _masks(entries: Sequence[_Entry], sizes: Sequence[tuple[int, int]]) -> list[RLE]:
+    masks = [entry.mask(size) for entry, size in zip(entries, sizes, strict=True)]
+    if (bad := first_malformed(masks)) is not None:
+        raise ValueError(f"{entries[bad].where}: malformed run-length code for a mask of {list(sizes[bad])}")
+    return masks
+
+
+def _boxes(
+    entries: Sequence[_Entry],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    masks: list[RLE] | None,
+    keypoints: Float[np.ndarray, "n k 3"] | None,
+) -> Float[np.ndarray, "n 4"]:
+    """As the file says; else the tightest around the mask or around the keypoints."""
+    boxes = np.zeros((len(entries), 4))
+    stated = np.array([entry.has("bbox") for entry in entries], bool)
+    boxes[stated] = xyxy(np.array([e.box() for e in entries if e.has("bbox")]).reshape(-1, 4))
+    bare = np.flatnonzero(~stated).tolist()
+    if keypoints is not None and keypoints.shape[1]:
+        boxes[bare] = np.concatenate([keypoints[bare, :, :2].min(axis=1), keypoints[bare, :, :2].max(axis=1)], axis=1)
+    elif bare and masks is None:
+        boxes[bare] = mask_boxes(_masks([entries[i] for i in bare], [sizes[i] for i in bare]))
+    elif masks is not None:
+        boxes[bare] = mask_boxes([masks[i] for i in bare])
+    return boxes
+
+
+def _keypoints(entries: Sequence[_Entry], named: int) -> Float[np.ndarray, "n k 3"]:
+    """Annotations without keypoints have zeros: no visible point. Results must have them."""
+    given = {i: e.numbers("keypoints") for i, e in enumerate(entries) if e.has("keypoints") or e.is_result}
+    k = named or max((len(numbers) // 3 for numbers in given.values()), default=0)
+    points = np.zeros((len(entries), k, 3))
+    for i, numbers in given.items():
+        if len(numbers) != 3 * k:
+            raise ValueError(f"{entries[i].where}: 'keypoints' must be {3 * k} numbers (x, y, v), got {len(numbers)}")
+        points[i] = np.array(numbers).reshape(k, 3)
+    return points

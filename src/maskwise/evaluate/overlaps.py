@@ -1,0 +1,69 @@
+"""Ways to compare what was found with the truth: by boxes, masks or boundaries, each with the score that ranks it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+
+from maskwise.evaluate.boundary import boundary_iou
+from maskwise.evaluate.objects import Found, Truth, box_iou, mask_areas, mask_iou, present, xywh
+
+Matrix: TypeAlias = Float[np.ndarray, "d n"]
+Values: TypeAlias = Float[np.ndarray, " d"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlap:
+    """Everything COCO's rules need to know about a kind of comparison."""
+
+    iou: Callable[[Truth, Found], Matrix]
+    scores: Callable[[Found], Values]
+    areas: Callable[[Found], Values]
+
+
+def of_kind(kind: str) -> Overlap:
+    """The comparison of that name."""
+    if kind not in OVERLAPS:
+        raise ValueError(f"unknown kind of overlap {kind!r}; known: {', '.join(OVERLAPS)}")
+    return OVERLAPS[kind]
+
+
+def by_class_confidence(found: Found) -> Values:
+    return found.scores
+
+
+def by_mask_score(found: Found) -> Values:
+    return found.mask_scores
+
+
+def box_area(found: Found) -> Values:
+    return xywh(found.boxes)[:, 2:].prod(axis=1)
+
+
+def mask_area(found: Found) -> Values:
+    return mask_areas(_found_masks(found)).astype(float)
+
+
+def _found_masks(found: Found) -> tuple:
+    return present(found.masks, "prediction")
+
+
+def _boxes(truth: Truth, found: Found) -> Matrix:
+    return box_iou(found.boxes, truth.boxes, truth.crowd)
+
+
+def _masks(truth: Truth, found: Found) -> Matrix:
+    return mask_iou(_found_masks(found), present(truth.masks, "ground truth"), truth.crowd)
+
+
+def _outlines(truth: Truth, found: Found) -> Matrix:
+    return boundary_iou(_found_masks(found), present(truth.masks, "ground truth"), truth.crowd)
+
+
+OVERLAPS = {
+    "bbox": Overlap(iou=_boxes, scores=by_class_confidence, areas=box_area),
+    "segm": Overlap(iou=_masks, scores=by_mask_score, areas=mask_area),
+    "boundary": Overlap(iou=_outlines, scores=by_mask_score, areas=mask_area),
+}

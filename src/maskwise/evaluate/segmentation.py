@@ -1,0 +1,103 @@
+"""The three ways in which COCO files write a mask, turned into one: the compressed run-length code."""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import cast
+
+import hotcoco.mask
+import numpy as np
+from jaxtyping import Bool, Int
+
+from maskwise.rle import RLE
+
+LONGEST = 7
+"""letters of one run: 35 bits hold every length that a picture can have"""
+
+
+def to_rle(segmentation: object, size: tuple[int, int]) -> RLE:
+    """Polygons (their union), plain or compressed run-length code; drawn and packed as pycocotools does, to the byte.
+
+    Compressed code is passed on unread: `first_malformed` looks at many at once.
+    """
+    if isinstance(segmentation, list):
+        drawn = hotcoco.mask.merge(hotcoco.mask.fr_py_objects(_polygons(segmentation), *size))
+    elif isinstance(segmentation, dict):
+        drawn = _run_lengths(segmentation, size)
+    else:
+        raise ValueError(f"'segmentation' must be polygons or a run-length code, got {type(segmentation).__name__}")
+    counts = drawn["counts"]
+    return {"size": list(size), "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
+
+
+def _polygons(parts: Sequence[object]) -> list[list[float]]:
+    """x y x y ... of three corners or more; a part of four numbers would be taken for a box."""
+    for i, part in enumerate(parts):
+        if not isinstance(part, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in part):
+            raise ValueError(f"part {i} of 'segmentation' must be a list of finite numbers")
+        if len(part) < 6 or len(part) % 2:
+            raise ValueError(f"part {i} of 'segmentation' must be three corners or more, got {len(part)} numbers")
+    if not parts:
+        raise ValueError("'segmentation' has no parts")
+    return cast(list[list[float]], parts)
+
+
+def _run_lengths(code: dict[str, object], size: tuple[int, int]) -> dict[str, object]:
+    if list(cast(Sequence[int], code.get("size") or [])) != list(size):
+        raise ValueError(f"mask of size {code.get('size')} in an image of {list(size)} (height, width)")
+    counts = code.get("counts")
+    if isinstance(counts, str | bytes):
+        return code
+    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
+        raise ValueError("'counts' must be text or a list of run lengths")
+    if sum(counts) != size[0] * size[1]:
+        raise ValueError(f"runs of {sum(counts)} pixels for a mask of {size[0]} x {size[1]} = {size[0] * size[1]}")
+    return hotcoco.mask.fr_py_objects(code, *size)
+
+
+def first_malformed(masks: Sequence[RLE]) -> int | None:
+    """The first compressed mask whose runs cannot be read, are negative, or do not fill the picture exactly."""
+    bad = np.zeros(len(masks), bool)
+    if masks:
+        texts = [mask["counts"].encode("ascii", "replace") for mask in masks]
+        sizes = np.array([mask["size"] for mask in masks], np.int64)
+        bad = _do_not_fill(texts, sizes.prod(axis=1))
+    return int(bad.argmax()) if bad.any() else None
+
+
+def _do_not_fill(texts: Sequence[bytes], pixels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """All strings at once: letters -> signed numbers -> runs (each the difference to the run two before) -> sums."""
+    lengths = np.array([len(text) for text in texts], np.int64)
+    letters = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
+    of_letter = np.repeat(np.arange(len(texts)), lengths)
+    ends = np.array(list(accumulate(lengths)), np.int64)
+    bad = lengths == 0
+    bad[~bad] |= letters[ends[~bad] - 1] & 32 > 0  # cut off inside a number
+    bad[of_letter[(letters < 0) | (letters > 63)]] = True
+    if bad.any():
+        return bad
+    last = np.flatnonzero(letters & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    owner = of_letter[last]
+    bad[owner[last - first >= LONGEST]] = True
+    if bad.any():
+        return bad
+    bits = 5 * (np.arange(len(letters)) - np.repeat(first, last - first + 1))
+    numbers = np.add.reduceat((letters & 31) << bits, first)
+    numbers -= np.where(letters[last] & 16, 1 << (5 * (last - first + 1)), 0)
+    runs = _undo_differences(numbers, np.bincount(owner, minlength=len(texts)))
+    bad[owner[runs < 0]] = True
+    starts = np.concatenate([[0], np.bincount(owner, minlength=len(texts)).cumsum()[:-1]])
+    return bad | (np.add.reduceat(runs, starts) != pixels)
+
+
+def _undo_differences(numbers: Int[np.ndarray, " r"], per_mask: Int[np.ndarray, " n"]) -> Int[np.ndarray, " r"]:
+    """The first three numbers of a mask are runs, each later one is added to the run two before it."""
+    start = np.repeat(per_mask.cumsum() - per_mask, per_mask)
+    position = np.arange(len(numbers)) - start
+    runs = np.where(position == 0, numbers, 0)
+    for chain in ((position % 2 == 1), (position % 2 == 0) & (position > 0)):
+        sums = np.where(chain, numbers, 0).cumsum()
+        before = np.concatenate([[0], sums])[start]  # what earlier masks have added up
+        runs = np.where(chain, sums - before, runs)
+    return runs
