@@ -7,11 +7,11 @@ pycocotools under every setting here; boundaries go through our own matching, wh
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import hotcoco
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from maskwise.evaluate.matching import RECALLS, Accumulated, Candidates, Matches, accumulate, match
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, present, xywh
@@ -134,22 +134,34 @@ def matches(comparison: Comparison, overlap: Overlap, settings: Settings = COCO)
     classes: list[list[Matches]] = [[] for _ in range(1 if settings.class_agnostic else len(comparison.categories))]
     thresholds, areas = np.array(settings.thresholds), np.array(list(settings.areas.values()), float)
     for pair in comparison.pairs:
-        for label, candidates in candidates_of(pair, overlap, settings):
-            classes[label].append(match(candidates, thresholds, areas))
+        for group in groups(pair, overlap.iou(pair.truth, pair.found), overlap, settings):
+            classes[group.label].append(match(group.candidates, thresholds, areas))
     return classes
 
 
-def candidates_of(pair: Pair, overlap: Overlap, settings: Settings) -> list[tuple[int, Candidates]]:
-    """Each class of an image with its detections, best first, and its ground truths."""
+class Group(NamedTuple):
+    """One class of one image."""
+
+    label: int
+    found: Int[np.ndarray, " d"]
+    """which detections, best first, no more than the largest limit"""
+    truth: Int[np.ndarray, " n"]
+    """which ground truths"""
+    candidates: Candidates
+
+
+def groups(pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, settings: Settings) -> list[Group]:
+    """The classes of an image with their parts of its IoU matrix."""
     truth, found = pair.truth, pair.found
     truth_labels, found_labels = _labels(truth, settings), _labels(found, settings)
-    iou, scores, areas = overlap.iou(truth, found), overlap.scores(found), overlap.areas(found)
+    scores, areas = overlap.scores(found), overlap.areas(found)
     order = np.argsort(-scores, kind="stable")
     result = []
     for label in np.union1d(truth_labels, found_labels).tolist():
         d = order[found_labels[order] == label][: settings.max_dets[-1]]
         n = np.flatnonzero(truth_labels == label)
-        result.append((label, Candidates(iou[np.ix_(d, n)], scores[d], areas[d], truth.areas[n], truth.crowd[n])))
+        candidates = Candidates(iou[np.ix_(d, n)], scores[d], areas[d], truth.areas[n], truth.crowd[n])
+        result.append(Group(label, d, n, candidates))
     return result
 
 

@@ -63,7 +63,8 @@ class _Entry:
         return cls(f"{table}[{index}]{id_}", row, is_result)
 
     def has(self, name: str) -> bool:
-        return self.fields.get(name) not in (None, [])
+        value = self.fields.get(name)
+        return value is not None and not (isinstance(value, list) and not value)
 
     def get(self, name: str) -> object:
         if not self.has(name):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class Report:
     data: str = ""
     notes: tuple[str, ...] = ()
     """what a reader must know to compare these numbers with others"""
+    tables: Mapping[str, tuple[Mapping[str, float], ...]] = field(default_factory=dict)
+    """further tables by name, one mapping a row"""
 
     def to_json(self) -> dict[str, object]:
         """One flat object: policy, kind of overlap and the numbers come first. NaN becomes null."""
@@ -52,6 +54,7 @@ class Report:
             "classes": [
                 {"name": row.name, "ground_truths": row.ground_truths, **finite(row.numbers)} for row in self.classes
             ],
+            **{name: [finite(row) for row in rows] for name, rows in self.tables.items()},
         }
 
 
