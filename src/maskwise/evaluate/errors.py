@@ -1,9 +1,9 @@
 """What goes wrong, in the manner of TIDE (Bolya et al. 2020, https://arxiv.org/abs/2008.08115).
 
 Each wrong detection has one kind of error, asked in this order: localisation (right class, IoU from background to
-foreground, both included), classification (other class, IoU of the foreground), duplicate (right, but its object is taken), background
-(touches nothing), both. An object that is neither found nor aimed at by an error of the first two kinds is missed. What
-a kind costs is the AP gained when it alone is set right.
+foreground, both included), classification (other class, IoU of the foreground), duplicate (right, but its object is
+taken), background (touches nothing), both. An object that is neither found nor aimed at by an error of the first two
+kinds is missed. What a kind costs is the AP gained when it alone is set right.
 
 Differs from TIDE: detections are matched and limited by COCO's rules, 100 an image and class, not 100 an image; and
 classes without ground truth are left out of the mean.

@@ -47,7 +47,7 @@ class Report:
             **finite(self.numbers),
             "images": self.images,
             "ground_truths": self.ground_truths,
-            "thresholds": list(self.thresholds),
+            "thresholds": [round(threshold, 10) for threshold in self.thresholds],
             "max_dets": list(self.max_dets),
             "data": self.data,
             "notes": list(self.notes),

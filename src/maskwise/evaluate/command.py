@@ -1,0 +1,121 @@
+"""`maskwise eval GT.json RESULTS.json`: numbers as a table for people or as one JSON object for programs."""
+
+import difflib
+import json as json_format
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from maskwise.evaluate.coco import coco
+from maskwise.evaluate.errors import errors
+from maskwise.evaluate.files import Kind, load_comparison
+from maskwise.evaluate.objects import Comparison
+from maskwise.evaluate.quality import quality
+from maskwise.evaluate.recall import recall
+from maskwise.evaluate.report import Report
+
+Policy = Callable[[Comparison, str], Report]
+
+POLICIES: dict[str, Policy] = {
+    "coco": coco,
+    "quality": quality,
+    "recall": recall,
+    "tide": errors,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0, or 2 when the command line or a file is wrong."""
+    try:
+        tyro.cli(evaluate, args=argv, prog="maskwise eval")
+    except ValueError as error:
+        print(f"maskwise eval: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(
+    truth: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="GT.json")],
+    results: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS.json")],
+    *,
+    iou: Kind = "segm",
+    policy: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(POLICIES) + "}")] = "coco",
+    json: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Compare COCO results with COCO ground truth.
+
+    Args:
+        truth: ground truth, a COCO data set
+        results: COCO results; `score` ranks masks, `class_score` (else `score`) ranks boxes
+        iou: what is compared
+        policy: whose rules
+        json: one JSON object on standard output; what cannot be measured is null
+    """
+    judge = chosen(policy)
+    report = judge(load_comparison(truth, results, iou), iou)
+    if json:
+        print(json_format.dumps(report.to_json(), allow_nan=False))
+    else:
+        show(report, Console())
+
+
+def chosen(policy: str) -> Policy:
+    """The policy of that name, or the nearest name in the complaint."""
+    if policy not in POLICIES:
+        near = difflib.get_close_matches(policy, POLICIES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown policy {policy!r}{hint} Known: {', '.join(sorted(POLICIES))}")
+    return POLICIES[policy]
+
+
+def show(report: Report, console: Console) -> None:
+    """Tables for people; what cannot be measured is a dash."""
+    console.print(f"[bold]{report.policy}[/] {report.iou} {report.data}", highlight=False)
+    console.print(_settings(report), highlight=False, markup=False)
+    console.print(_grid([{"": name, " ": value} for name, value in report.numbers.items()]))
+    if report.classes:
+        console.print(
+            _grid([{"class": row.name, "objects": row.ground_truths, **row.numbers} for row in report.classes])
+        )
+    for name, table in report.tables.items():
+        console.print(name)
+        console.print(_grid(table))
+
+
+def _settings(report: Report) -> str:
+    parts = [f"{report.images} images", f"{report.ground_truths} objects"]
+    if report.thresholds:
+        parts.append("IoU " + _range(report.thresholds))
+    if report.max_dets:
+        parts.append("at most " + "/".join(map(str, report.max_dets)) + " detections")
+    return ", ".join([*parts, *report.notes])
+
+
+def _range(values: Sequence[float]) -> str:
+    """first:step:last where the steps are equal, all of them where not"""
+    steps = {round(after - before, 9) for before, after in pairwise(values)}
+    shown = [values[0], steps.pop(), values[-1]] if len(steps) == 1 and len(values) > 2 else values
+    return (":" if shown is not values else " ").join(f"{value:.4g}" for value in shown)
+
+
+def _grid(rows: Sequence[Mapping[str, object]]) -> Table:
+    table = Table(box=None, header_style="bold")
+    names = list(rows[0]) if rows else []
+    for i, name in enumerate(names):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in names))
+    return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if math.isfinite(value) else "-"
+    return str(value)
