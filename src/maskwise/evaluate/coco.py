@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from maskwise.evaluate.matching import RECALLS, Accumulated, Candidates, Matches, accumulate, match
-from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, present, xywh
+from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, present, xywh
 from maskwise.evaluate.overlaps import Overlap, of_kind
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
 from maskwise.rle import RLE
@@ -155,11 +155,12 @@ def groups(pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, settings
     truth, found = pair.truth, pair.found
     truth_labels, found_labels = _labels(truth, settings), _labels(found, settings)
     scores, areas = overlap.scores(found), overlap.areas(found)
-    order = np.argsort(-scores, kind="stable")
+    found_order = np.lexsort((found.labels, -scores))  # by class among equals, which matters where classes do not
+    truth_order = np.argsort(truth.labels, kind="stable")
     result = []
     for label in np.union1d(truth_labels, found_labels).tolist():
-        d = order[found_labels[order] == label][: settings.max_dets[-1]]
-        n = np.flatnonzero(truth_labels == label)
+        d = found_order[found_labels[found_order] == label][: settings.max_dets[-1]]
+        n = truth_order[truth_labels[truth_order] == label]
         candidates = Candidates(iou[np.ix_(d, n)], scores[d], areas[d], truth.areas[n], truth.crowd[n])
         result.append(Group(label, d, n, candidates))
     return result
@@ -199,7 +200,7 @@ def _mean(values: np.ndarray) -> float:
 def _by_hotcoco(comparison: Comparison, iou: str, settings: Settings) -> Accumulated:
     """Numbered afresh: images and classes by their place, so that any id will do (pycocotools loses id 0)."""
     truth = _hotcoco_truth(comparison, masks=iou == "segm")
-    found = _hotcoco_found(comparison, truth, masks=iou == "segm")
+    found = _hotcoco_found(comparison, truth, of_kind(iou), masks=iou == "segm")
     evaluator = hotcoco.COCOeval(truth, found, iou)
     params = evaluator.params
     params.iou_thrs, params.max_dets = list(settings.thresholds), list(settings.max_dets)
@@ -227,18 +228,16 @@ def _hotcoco_truth(comparison: Comparison, *, masks: bool) -> hotcoco.COCO:
     )
 
 
-def _hotcoco_found(comparison: Comparison, truth: hotcoco.COCO, *, masks: bool) -> hotcoco.COCO:
-    """Mask detections have the area of their mask, whatever box comes with them."""
+def _hotcoco_found(comparison: Comparison, truth: hotcoco.COCO, overlap: Overlap, *, masks: bool) -> hotcoco.COCO:
+    """The areas that hotcoco derives on loading are replaced by ours: of masks, whatever box comes with them."""
     founds = [pair.found for pair in comparison.pairs]
     image = np.repeat(np.arange(1, len(founds) + 1), [len(f) for f in founds])
     boxes = xywh(_joined([f.boxes for f in founds], float, 4))
-    scores = _joined([f.mask_scores if masks else f.scores for f in founds], float)
+    scores = _joined([overlap.scores(f) for f in founds], float)
     rows = np.column_stack([image, boxes, scores, _joined([f.labels for f in founds], np.int64) + 1])
-    if not masks:
-        return truth.load_res(rows)
-    codes = [m for f in founds for m in present(f.masks, "prediction")]
-    found = truth.load_res(rows, segmentation=_codes(codes))
-    found.update_anns(ids=np.arange(1, len(codes) + 1), area=mask_areas(codes).astype(float))
+    codes = _codes([m for f in founds for m in present(f.masks, "prediction")]) if masks else None
+    found = truth.load_res(rows, segmentation=codes)
+    found.update_anns(ids=np.arange(1, len(rows) + 1), area=_joined([overlap.areas(f) for f in founds], float))
     return found
 
 

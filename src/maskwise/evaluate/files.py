@@ -1,7 +1,7 @@
 """COCO ground truth and COCO results, read for evaluation. Every complaint names the entry of the file it is about.
 
 In results `score` is the mask score; `class_score` and `quality` may ride along. A missing box comes from the mask, or
-from the keypoints. Images are ordered by id, as pycocotools does: equal scores keep that order.
+from the keypoints. Images and classes are ordered by id, as pycocotools does: equal scores keep that order.
 """
 
 import json
@@ -151,6 +151,7 @@ class _Known:
 
 
 def _categories(entries: list[_Entry]) -> Categories:
+    entries = sorted(entries, key=lambda entry: entry.number("id"))
     points = next((e.get("keypoints") for e in entries if e.has("keypoints")), [])
     return Categories(
         names=tuple(str(e.get("name")) for e in entries),
@@ -162,8 +163,8 @@ def _categories(entries: list[_Entry]) -> Categories:
 def _truths(entries: list[_Entry], known: _Known, iou: Kind) -> list[Truth]:
     rows = _Objects.read(entries, known, iou)
     crowd = np.array([bool(e.fields.get("iscrowd", 0)) for e in entries], bool)
-    areas = np.array([e.number("area") if e.has("area") else np.nan for e in entries], float)
-    areas = np.where(np.isnan(areas), rows.areas(), areas)
+    drawn = rows.areas if rows.masks is None else mask_areas(rows.masks)
+    areas = np.array([e.number("area") if e.has("area") else drawn[i] for i, e in enumerate(entries)], float)
     ids = [int(e.number("id")) if e.has("id") else i for i, e in enumerate(entries)]
     return [
         Truth(
@@ -194,6 +195,7 @@ def _founds(entries: list[_Entry], known: _Known, iou: Kind) -> list[Found]:
             mask_scores=mask_scores[mine],
             masks=rows.masks_of(mine),
             keypoints=rows.keypoints_of(mine),
+            areas=rows.areas[mine],
         )
         for mine in rows.by_image(len(known.sizes))
     ]
@@ -207,6 +209,8 @@ class _Objects:
     """place in the list of images"""
     labels: Int[np.ndarray, " n"]
     boxes: Float[np.ndarray, "n 4"]
+    areas: Float[np.ndarray, " n"]
+    """of the boxes"""
     masks: list[RLE] | None
     keypoints: Float[np.ndarray, "n k 3"] | None
 
@@ -217,17 +221,15 @@ class _Objects:
         sizes = [known.sizes[i] for i in image]
         keypoints = _keypoints(entries, len(known.categories.keypoints)) if iou == "keypoints" else None
         masks = _masks(entries, sizes) if iou in ("segm", "boundary") else None
+        boxes, areas = _boxes(entries, sizes, masks=masks, keypoints=keypoints)
         return cls(
             image=np.array(image, np.int64),
             labels=np.array(labels, np.int64),
-            boxes=_boxes(entries, sizes, masks=masks, keypoints=keypoints),
+            boxes=boxes,
+            areas=areas,
             masks=masks,
             keypoints=keypoints,
         )
-
-    def areas(self) -> Float[np.ndarray, " n"]:
-        """For annotations that do not state it."""
-        return xywh(self.boxes)[:, 2:].prod(axis=1) if self.masks is None else mask_areas(self.masks).astype(float)
 
     def by_image(self, images: int) -> list[Int[np.ndarray, " m"]]:
         """Rows of each image, in the order of the file."""
@@ -254,19 +256,19 @@ def _boxes(
     *,
     masks: list[RLE] | None,
     keypoints: Float[np.ndarray, "n k 3"] | None,
-) -> Float[np.ndarray, "n 4"]:
-    """As the file says; else the tightest around the mask or around the keypoints."""
+) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, " n"]]:
+    """Boxes and their areas as the file says; else the tightest around keypoints, or around a mask with its area."""
     boxes = np.zeros((len(entries), 4))
     stated = np.array([entry.has("bbox") for entry in entries], bool)
     boxes[stated] = xyxy(np.array([e.box() for e in entries if e.has("bbox")]).reshape(-1, 4))
     bare = np.flatnonzero(~stated).tolist()
     if keypoints is not None and keypoints.shape[1]:
         boxes[bare] = np.concatenate([keypoints[bare, :, :2].min(axis=1), keypoints[bare, :, :2].max(axis=1)], axis=1)
-    elif bare and masks is None:
-        boxes[bare] = mask_boxes(_masks([entries[i] for i in bare], [sizes[i] for i in bare]))
-    elif masks is not None:
-        boxes[bare] = mask_boxes([masks[i] for i in bare])
-    return boxes
+    areas = xywh(boxes)[:, 2:].prod(axis=1)
+    if keypoints is None:
+        drawn = [masks[i] for i in bare] if masks else _masks([entries[i] for i in bare], [sizes[i] for i in bare])
+        boxes[bare], areas[bare] = mask_boxes(drawn), mask_areas(drawn)
+    return boxes, areas
 
 
 def _keypoints(entries: Sequence[_Entry], named: int) -> Float[np.ndarray, "n k 3"]:

@@ -50,6 +50,8 @@ class Found:
     """rank masks"""
     masks: tuple[RLE, ...] | None
     keypoints: Float[np.ndarray, "d k 3"] | None
+    areas: Float[np.ndarray, " d"] | None = None
+    """for small, medium and large boxes where their extent is not to decide: a box around a mask has the mask's area"""
 
     def __len__(self) -> int:
         return len(self.labels)

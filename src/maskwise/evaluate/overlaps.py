@@ -39,7 +39,7 @@ def by_mask_score(found: Found) -> Values:
 
 
 def box_area(found: Found) -> Values:
-    return xywh(found.boxes)[:, 2:].prod(axis=1)
+    return xywh(found.boxes)[:, 2:].prod(axis=1) if found.areas is None else found.areas
 
 
 def mask_area(found: Found) -> Values:

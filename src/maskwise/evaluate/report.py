@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
 from maskwise.evaluate.objects import Comparison
+
+Numbers: TypeAlias = Mapping[str, float | int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,7 @@ class ClassRow:
     name: str
     ground_truths: int
     """crowds not counted"""
-    numbers: Mapping[str, float]
+    numbers: Numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,7 @@ class Report:
     policy: str
     iou: str
     """what overlaps: bbox, segm, boundary, keypoints ..."""
-    numbers: Mapping[str, float]
+    numbers: Numbers
     images: int
     ground_truths: int
     """crowds not counted"""
@@ -36,7 +39,7 @@ class Report:
     data: str = ""
     notes: tuple[str, ...] = ()
     """what a reader must know to compare these numbers with others"""
-    tables: Mapping[str, tuple[Mapping[str, float], ...]] = field(default_factory=dict)
+    tables: Mapping[str, tuple[Numbers, ...]] = field(default_factory=dict)
     """further tables by name, one mapping a row"""
 
     def to_json(self) -> dict[str, object]:
@@ -58,9 +61,13 @@ class Report:
         }
 
 
-def finite(numbers: Mapping[str, float]) -> dict[str, object]:
+def finite(numbers: Numbers) -> dict[str, object]:
     """JSON has no NaN and no infinity: both become null."""
-    return {name: float(value) if math.isfinite(value) else None for name, value in numbers.items()}
+    return {name: _plain(value) if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _plain(value: float | int) -> float | int:
+    return value if isinstance(value, int) else float(value)
 
 
 def count_ground_truths(comparison: Comparison) -> list[int]:

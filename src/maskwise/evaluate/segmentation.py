@@ -43,8 +43,9 @@ def _polygons(parts: Sequence[object]) -> list[list[float]]:
 
 
 def _run_lengths(code: dict[str, object], size: tuple[int, int]) -> dict[str, object]:
-    if list(cast(Sequence[int], code.get("size") or [])) != list(size):
-        raise ValueError(f"mask of size {code.get('size')} in an image of {list(size)} (height, width)")
+    stated = code.get("size")
+    if not isinstance(stated, list | tuple) or list(stated) != list(size):
+        raise ValueError(f"mask of size {stated} in an image of {list(size)} (height, width)")
     counts = code.get("counts")
     if isinstance(counts, str | bytes):
         return code

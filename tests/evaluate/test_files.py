@@ -1,0 +1,212 @@
+import contextlib
+import copy
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+
+from maskwise import rle
+from maskwise.evaluate.files import compare, load_comparison
+from maskwise.evaluate.segmentation import first_malformed, to_rle
+
+SIZE = (30, 40)
+SQUARE = {
+    "id": 1,
+    "image_id": 9,
+    "category_id": 2,
+    "segmentation": [[2.0, 3.0, 12.5, 3.0, 12.5, 20.25, 2.0, 20.25]],
+    "area": 180.5,
+    "bbox": [2, 3, 10.5, 17.25],
+}
+CROWD = {
+    "id": 8,
+    "image_id": 9,
+    "category_id": 5,
+    "segmentation": {"size": [30, 40], "counts": [5, 9, 1186]},
+    "iscrowd": 1,
+}
+BAR = to_rle({"size": [30, 40], "counts": [31, 9, 1160]}, SIZE)
+
+
+def data():
+    return {
+        "images": [{"id": 9, "height": 30, "width": 40}, {"id": 4, "height": 30, "width": 40}],
+        "categories": [{"id": 5, "name": "b"}, {"id": 2, "name": "a"}],
+        "annotations": copy.deepcopy([SQUARE, CROWD]),
+    }
+
+
+def good(**changes):
+    entry = {"image_id": 9, "category_id": 2, "segmentation": BAR, "score": 0.5} | changes
+    return {name: value for name, value in entry.items() if value != "absent"}
+
+
+def test_reads_files(tmp_path):
+    (tmp_path / "gt.json").write_text(json.dumps(data()))
+    (tmp_path / "results.json").write_text(json.dumps([good(class_score=0.9, quality=0.8), good(score=1)]))
+    found = load_comparison(tmp_path / "gt.json", tmp_path / "results.json", "segm")
+    assert [pair.image for pair in found.pairs] == [4, 9]
+    assert found.categories.ids == (2, 5)
+    assert found.data == "gt.json"
+    empty, full = found.pairs
+    assert len(empty.truth) == len(empty.found) == 0
+    assert full.truth.labels.tolist() == [0, 1]
+    assert full.truth.crowd.tolist() == [False, True]
+    assert full.truth.areas.tolist() == [180.5, 9]
+    assert full.truth.boxes.tolist() == [[2, 3, 12.5, 20.25], [0, 5, 1, 14]]
+    assert full.found.scores.tolist() == [0.9, 1]
+    assert full.found.mask_scores.tolist() == [0.5, 1]
+    assert full.found.quality.tolist() == [0.8, 1]
+    assert full.found.boxes.tolist() == [[1, 1, 2, 10]] * 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.lists(st.floats(-10, 60), min_size=6, max_size=14).map(lambda p: p[: len(p) // 2 * 2]),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_polygons_are_drawn_as_pycocotools_draws_them(polygons):
+    truth = data()
+    truth["annotations"][0]["segmentation"] = polygons
+    with contextlib.redirect_stdout(io.StringIO()):
+        oracle = COCO()
+        oracle.dataset = copy.deepcopy(truth)
+        oracle.createIndex()
+    pair = compare(truth, []).pairs[1]
+    assert pair.truth.masks is not None
+    expected = [oracle.annToRLE(oracle.anns[id_])["counts"].decode() for id_ in pair.truth.ids]
+    assert [mask["counts"] for mask in pair.truth.masks] == expected
+
+
+def test_boxes_alone_and_masks_alone():
+    box = good(segmentation="absent", bbox=[1, 2, 3, 4])
+    found = compare(data(), [box, good()], "bbox").pairs[1].found
+    assert found.boxes.tolist() == [[1, 2, 4, 6], [1, 1, 2, 10]]
+    assert found.masks is None
+    with pytest.raises(ValueError, match=r"results\[0\]: no 'segmentation'"):
+        compare(data(), [box], "segm")
+
+
+def test_keypoints():
+    truth = data()
+    truth["categories"][1]["keypoints"] = ["head", "foot"]
+    truth["annotations"][0]["keypoints"] = [1, 2, 2, 3, 4, 1]
+    points = compare(truth, [good(keypoints=[5, 6, 1, 2, 9, 1])], "keypoints").pairs[1]
+    assert points.truth.keypoints is not None
+    assert points.truth.keypoints[:, :, 2].tolist() == [[2, 1], [0, 0]]
+    assert points.found.boxes.tolist() == [[2, 6, 5, 9]]
+    with pytest.raises(ValueError, match=r"results\[0\]: 'keypoints' must be 6 numbers \(x, y, v\), got 3"):
+        compare(truth, [good(keypoints=[5, 6, 1])], "keypoints")
+    with pytest.raises(ValueError, match=r"results\[0\]: no 'keypoints'"):
+        compare(truth, [good()], "keypoints")
+
+
+def code(counts, size=SIZE):
+    return {"segmentation": {"size": list(size), "counts": counts}}
+
+
+RUNS = "'counts' must be text or a list of run lengths"
+MALFORMED = r"malformed run-length code for a mask of \[30, 40\]"
+BAD_RESULTS = {
+    "unknown image": ({"image_id": 999}, "unknown image_id 999"),
+    "image as text": ({"image_id": "9"}, "unknown image_id '9'"),
+    "unhashable image": ({"image_id": {}}, "unknown image_id {}"),
+    "unknown category": ({"category_id": 1}, "unknown category_id 1"),
+    "no image": ({"image_id": "absent"}, "no 'image_id'"),
+    "no category": ({"category_id": None}, "no 'category_id'"),
+    "no score": ({"score": "absent"}, "no 'score'"),
+    "infinite score": ({"score": float("nan")}, "'score' must be a finite number, got nan"),
+    "score as text": ({"score": "0.5"}, "'score' must be a finite number, got '0.5'"),
+    "true is no score": ({"score": True}, "'score' must be a finite number"),
+    "infinite class score": ({"class_score": float("inf")}, "'class_score' must be a finite number"),
+    "no mask": ({"segmentation": []}, "no 'segmentation'"),
+    "wrong size": (code("0", (40, 30)), r"mask of size \[40, 30\] in an image of \[30, 40\]"),
+    "no size": ({"segmentation": {"counts": "0"}}, "mask of size None"),
+    "size is a number": ({"segmentation": {"counts": "0", "size": 3}}, "mask of size 3"),
+    "no counts": ({"segmentation": {"size": [30, 40]}}, RUNS),
+    "short runs": (code([3, 4]), "runs of 7 pixels for a mask of 30 x 40 = 1200"),
+    "negative runs": (code([-1, 1201]), RUNS),
+    "short code": (code("o0:"), MALFORMED),
+    "cut code": (code(BAR["counts"][:-1]), MALFORMED),
+    "empty code": (code(""), MALFORMED),
+    "strange letters": (code("é~"), MALFORMED),
+    "endless number": (code("o" * 50 + "0"), MALFORMED),
+    "two corners": ({"segmentation": [[1, 2, 3, 4]]}, "part 0 of 'segmentation' must be three corners or more, got 4"),
+    "far corner": ({"segmentation": [[1, 2, 3, 4, 5, float("inf")]]}, "must be a list of finite numbers"),
+    "not a mask": ({"segmentation": "mask"}, "'segmentation' must be polygons or a run-length code, got str"),
+    "box of three": ({"bbox": [1, 2, 3]}, "'bbox' must be x, y, width, height"),
+    "negative width": ({"bbox": [1, 2, -3, 3]}, "no negative extent"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_RESULTS.values(), ids=BAD_RESULTS)
+def test_a_bad_result_is_named_by_its_index(changes, message):
+    with pytest.raises(ValueError, match=r"^results\[1\]: .*" + message):
+        compare(data(), [good(), good(**changes), good()])
+
+
+def test_other_entries_are_named_too():
+    truth = data()
+    truth["annotations"][1]["image_id"] = 3
+    with pytest.raises(ValueError, match=r"annotations\[1\] \(id 8\): unknown image_id 3"):
+        compare(truth, [])
+    with pytest.raises(ValueError, match=r"images\[0\]: no 'id'"):
+        compare(data() | {"images": [{}]}, [])
+    with pytest.raises(ValueError, match=r"images\[1\] \(id 4\): 'id' must be .* that no other image has"):
+        compare(data() | {"images": [{"id": 4, "height": 1, "width": 1}] * 2}, [])
+    with pytest.raises(ValueError, match=r"results\[0\]: expected an object, got int"):
+        compare(data(), [3])
+    with pytest.raises(ValueError, match="expected a list 'images', got NoneType"):
+        compare({"annotations": [], "categories": []}, [])
+
+
+@pytest.mark.parametrize("text", [b"", b"[", b"\xff\xfe", b"[" * 100_000])
+def test_files_that_are_no_json(tmp_path, text):
+    (tmp_path / "gt.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"gt\.json: not JSON"):
+        load_comparison(tmp_path / "gt.json", tmp_path / "gt.json")
+    with pytest.raises(ValueError, match=r"absent\.json: cannot be read: No such file"):
+        load_comparison(tmp_path / "absent.json", tmp_path / "gt.json")
+
+
+def test_files_of_another_kind(tmp_path):
+    (tmp_path / "gt.json").write_text(json.dumps(data()))
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"results\.json: expected a COCO data set \(an object\), got list"):
+        load_comparison(tmp_path / "results.json", tmp_path / "results.json")
+    with pytest.raises(ValueError, match=r"gt\.json: expected COCO results \(a list\), got dict"):
+        load_comparison(tmp_path / "gt.json", tmp_path / "gt.json")
+
+
+def test_nothing_at_all():
+    found = compare({"images": [], "annotations": [], "categories": []}, [])
+    assert found.pairs == ()
+
+
+@settings(deadline=None, max_examples=100)
+@given(runs=st.lists(st.integers(0, 400), min_size=1, max_size=12), more=st.integers(1, 50))
+def test_codes_that_do_not_fill_the_picture(runs, more):
+    size = (1, sum(runs))
+    whole = to_rle({"size": list(size), "counts": runs}, size)
+    assert first_malformed([whole, whole]) is None
+    assert first_malformed([whole, {"size": [1, sum(runs) + more], "counts": whole["counts"]}]) == 1
+    assert first_malformed([whole, {"size": [more, sum(runs) + 1], "counts": whole["counts"]}, whole]) == 1
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(st.sampled_from([chr(48 + v) for v in range(64)]), min_size=1, max_size=7))
+def test_random_letters_pass_as_they_would_one_by_one(letters):
+    """The many-at-once check against the reader of single codes."""
+    try:
+        runs = rle.from_string(letters)
+        pixels = int(runs.sum()) if (runs >= 0).all() else None
+    except ValueError:
+        pixels = None
+    size = [1, pixels or 1]
+    assert (first_malformed([BAR, {"size": size, "counts": letters}, BAR]) is None) == (pixels == size[1])
