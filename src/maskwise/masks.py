@@ -226,8 +226,8 @@ class Masks:
         device = self.windows.device
         if not len(self) or not len(other):
             return torch.zeros(len(self), len(other), device=device)
-        mine, theirs = self.rle(), other.rle()
-        return torch.from_numpy(np.asarray(coco.iou([*mine], [*theirs], marks), np.float32)).to(device)
+        mine, theirs = ([dict(mask) for mask in masks.rle()] for masks in (self, other))
+        return torch.from_numpy(coco.iou(mine, theirs, marks).astype(np.float32)).to(device)
 
     def sample(self, boxes: Float[Tensor, "k 4"], which: Int[Tensor, " k"], cells: int) -> Float[Tensor, "k m m"]:
         """Share of mask `which[i]` in each cell of a grid over box i.

@@ -27,8 +27,8 @@ class Polygon(NamedTuple):
 def trace(bits: Bool[np.ndarray, "h w"], *, corner: tuple[int, int] = (0, 0), tolerance: float = 0.0) -> list[Polygon]:
     """Polygons of the parts of a bitmap whose first pixel lies at `corner`.
 
-    Pixels that meet only at a corner belong to different parts. With a `tolerance` in pixels, corners that lie closer than that to the simplified line are left out; with 0 the
-    polygons fill exactly the bitmap again.
+    Pixels that meet only at a corner belong to different parts. With a `tolerance` in pixels, corners closer than that
+    to the simplified line are left out; with 0 the polygons fill exactly the bitmap again.
     """
     parts, count = ndimage.label(bits)
     outer, holes = [np.zeros((0, 2))] * count, [[] for _ in range(count)]

@@ -6,6 +6,7 @@ byte for byte those of pycocotools. Legend: r runs of all masks together, n mask
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypedDict
 
 import numpy as np
@@ -139,7 +140,7 @@ def _to_strings(counts: Int[np.ndarray, " r"], per_mask: Int[np.ndarray, " n"]) 
     letters += 48 + 32 * (group < length[:, None] - 1)
     text = letters.astype(np.uint8)[group < length[:, None]].tobytes().decode("ascii")
     stops = np.concatenate([[0], length.cumsum()])[np.concatenate([[0], ends])].tolist()
-    return [text[a:b] for a, b in zip(stops[:-1], stops[1:], strict=True)]
+    return [text[a:b] for a, b in pairwise(stops)]
 
 
 def _groups(numbers: Integer[np.ndarray, " r"]) -> Int[np.ndarray, " r"]:

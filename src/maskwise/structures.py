@@ -22,7 +22,7 @@ Index = Tensor | slice | Sequence[int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """A batch of pictures, RGB in 0..1, each in the left upper corner of its padding. Methods normalise for themselves."""
+    """Pictures of a batch, RGB in 0..1, each in the left upper corner of its padding; methods normalise them."""
 
     pixels: Float[Tensor, "b 3 h w"]
     sizes: tuple[Size, ...]
