@@ -1,0 +1,186 @@
+"""A data set, whatever its format: records of pictures, what is wrong with it, and what a writer takes and tells.
+
+Nothing is decoded before it is asked for. Every reader obeys one rule: an index that cannot be read is a ValueError
+with file and reason; a bad annotation is left out or mended and becomes a `Problem`. Legend: n instances of a picture.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from maskwise.categories import Categories
+from maskwise.data.images import ImageReadError, image_size
+from maskwise.rle import Size
+from maskwise.structures import Instances, Targets
+
+Severity = Literal["error", "warning"]
+"""An error is wrong for training or judging; of a warning one should know."""
+
+Id = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a data set."""
+
+    file: str
+    """Relative to the root where it lies below it."""
+    where: str
+    """'annotation 17', 'line 3', 'shape 2'; '' for the whole file."""
+    rule: str
+    """Short stable name, such as 'degenerate-polygon'."""
+    message: str
+    """A plain sentence with the value found, what was expected, and what was done."""
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        place = f"{self.file}: {self.where}" if self.where else self.file
+        return f"{place}: {self.message} [{self.rule}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a file of predictions says beside the masks; the fields of `Instances`."""
+
+    scores: Float[Tensor, " n"]
+    quality: Float[Tensor, " n"]
+    mask_scores: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The annotations of one picture, decoded."""
+
+    targets: Targets
+    ids: tuple[Id, ...]
+    """As the file names them, one an instance."""
+    problems: tuple[Problem, ...] = ()
+    """What was left out or mended here."""
+    scores: Scores | None = None
+    """Where the file holds predictions."""
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.targets):
+            raise ValueError(f"{len(self.targets)} instances but {len(self.ids)} ids")
+
+    def instances(self) -> Instances:
+        """The same as predictions, best first."""
+        if self.scores is None:
+            raise ValueError("these annotations have no scores: they are no predictions")
+        found = Instances(
+            boxes=self.targets.boxes,
+            labels=self.targets.labels,
+            masks=self.targets.masks,
+            scores=self.scores.scores,
+            quality=self.scores.quality,
+            mask_scores=self.scores.mask_scores,
+        )
+        return found.ranked()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture of a data set: cheap to hold by the hundred thousand, and picklable."""
+
+    name: str
+    """Unique in the data set, relative to its root, '/'-separated."""
+    path: Path
+    id: Id
+    size: Size | None
+    """As the annotations state it; None where only the picture knows."""
+    labelled: Callable[[], Labelled]
+    """Decodes the annotations (`functools.partial` of a module-level function). Where `size` is None it raises
+    `ImageReadError` if the picture cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A sequence of records, and what their labels mean."""
+
+    format: str
+    root: Path
+    split: str
+    """'' where the format or this data set has none."""
+    categories: Categories
+    records: tuple[Record, ...]
+    problems: tuple[Problem, ...]
+    """Found while the index was read. Those of a picture are found by `Record.labelled` and `picture_problem`."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> Record:
+        return self.records[i]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+
+def picture_problem(record: Record) -> Problem | None:
+    """What is wrong with the picture of a record, from its header: missing, unreadable, or not of the stated size."""
+    if not record.path.exists():
+        return Problem(record.name, "", "missing-image", f"there is no picture {record.path}")
+    try:
+        found = image_size(record.path)
+    except ImageReadError as error:
+        return Problem(record.name, "", "unreadable-image", error.reason)
+    if record.size is None or found == tuple(record.size):
+        return None
+    swapped = found == tuple(reversed(record.size))
+    hint = ": were the annotations made before it was turned upright by its EXIF orientation?" if swapped else ""
+    return Problem(
+        record.name,
+        "",
+        "size-swapped" if swapped else "size-differs",
+        f"the picture is {_sides(found)}, the annotations are for {_sides(record.size)} (width x height){hint}",
+    )
+
+
+def _sides(size: Size) -> str:
+    return f"{size[1]} x {size[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """What a writer is given for one picture."""
+
+    name: str
+    """Where the picture shall lie, relative and '/'-separated; formats with their own folders keep the rest of it."""
+    size: Size
+    labelled: Targets | Instances
+    image: Path | None = None
+    """Copied beside the annotations; None: only annotations are written."""
+    id: Id | None = None
+    ids: tuple[Id, ...] | None = None
+    """Of the instances; None: numbered by the writer."""
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.name)
+        if not path.name or path.is_absolute() or ".." in path.parts or "\0" in self.name:
+            raise ValueError(f"a picture's name must be a relative path inside the data set, got {self.name!r}")
+        if tuple(self.labelled.masks.size) != tuple(self.size):
+            raise ValueError(f"{self.name}: masks for {self.labelled.masks.size}, the picture is {self.size}")
+        if self.ids is not None and len(self.ids) != len(self.labelled):
+            raise ValueError(f"{self.name}: {len(self.labelled)} instances but {len(self.ids)} ids")
+
+    @classmethod
+    def of(cls, record: Record) -> "Item":
+        """A record as it was read, for conversion."""
+        read = record.labelled()
+        kept = read.targets if read.scores is None else read.instances()
+        ids = read.ids if read.scores is None else None  # predictions were ranked anew
+        size = read.targets.masks.size
+        return cls(name=record.name, size=size, labelled=kept, image=record.path, id=record.id, ids=ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a writer did."""
+
+    files: tuple[Path, ...]
+    losses: Mapping[str, int]
+    """What the format could not hold, counted: {'instances whose holes were filled': 3}; nothing lost is left out."""

@@ -1,0 +1,1 @@
+"""One module for each format of annotated pictures; `table.py` lists them."""

@@ -1,0 +1,109 @@
+"""Pictures in one folder and what labels them in another: which belongs to which, and what is left over."""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from maskwise.data.dataset import Problem
+from maskwise.data.files import replacing
+from maskwise.data.images import IMAGE_SUFFIXES, list_images
+
+PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "rgb")
+LABEL_FOLDERS = ("masks", "mask", "labels", "label", "label_maps", "instances", "annotations", "gt")
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+
+
+class Pair(NamedTuple):
+    """A picture and the file or folder that labels it."""
+
+    key: str
+    """Path of the picture in its folder, without suffix."""
+    picture: Path
+    labels: Path
+
+
+class FolderPair(NamedTuple):
+    pictures: Path
+    labels: Path
+
+
+def folder_pairs(root: Path) -> dict[str, FolderPair]:
+    """By split: `images/` beside `masks/` in the root ('' or, where both hold nothing but them, its `train/`, `val/` ...
+    below each), or in each folder below it."""
+    here = _pair(root)
+    if here is None:
+        pairs = {folder.name: _pair(folder) for folder in subfolders(root)}
+        return {name: pair for name, pair in pairs.items() if pair is not None}
+    names = [{p.name for p in visible(folder)} for folder in here]
+    shared = [name for name in SPLITS if all(name in found for found in names)]
+    if shared and names[0] <= set(SPLITS):
+        return {name: FolderPair(here.pictures / name, here.labels / name) for name in shared}
+    return {"": here}
+
+
+def _pair(folder: Path) -> FolderPair | None:
+    found = {p.name.lower(): p for p in subfolders(folder)}
+    pictures = next((found[name] for name in PICTURE_FOLDERS if name in found), None)
+    labels = next((found[name] for name in LABEL_FOLDERS if name in found), None)
+    return FolderPair(pictures, labels) if pictures and labels else None
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, sorted; hidden things are passed over."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def subfolders(folder: Path) -> list[Path]:
+    return [p for p in visible(folder) if p.is_dir()]
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether pictures lie in the folder itself."""
+    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in visible(folder))
+
+
+def by_key(
+    root: Path, folder: Path, paths: Iterable[Path] | None = None, *, endings: Sequence[str] = ("",)
+) -> tuple[dict[str, Path], list[Problem]]:
+    """Pictures below `folder` by their path without suffix and without the first of the `endings` that fits.
+
+    Of two with the same key the first stays.
+    """
+    found: dict[str, Path] = {}
+    problems = []
+    for path in list_images(folder) if paths is None else paths:
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        ending = next((e for e in endings if stem.endswith(e) and len(stem) > len(e)), None)
+        if ending is None:
+            continue
+        key = stem.removesuffix(ending)
+        if key in found:
+            message = f"same name as {found[key].name} but for the ending; this one was left out"
+            problems.append(Problem(relative(root, path), "", "duplicate-file", message))
+        else:
+            found[key] = path
+    return found, problems
+
+
+def paired(
+    root: Path, pictures: Mapping[str, Path], labels: Mapping[str, Path]
+) -> tuple[list[Pair], list[Problem]]:
+    """What belongs together by its key; a picture without labels is left out with a warning."""
+    pairs = [Pair(key, path, labels[key]) for key, path in pictures.items() if key in labels]
+    problems = [
+        Problem(relative(root, path), "", "missing-labels", "no file labels this picture; it was left out", "warning")
+        for key, path in pictures.items()
+        if key not in labels
+    ]
+    problems += [
+        Problem(relative(root, path), "", "missing-image", f"there is no picture {key} for these labels")
+        for key, path in labels.items()
+        if key not in pictures
+    ]
+    return pairs, problems
+
+
+def relative(root: Path, path: Path) -> str:
+    """How a problem or a record names a file."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
