@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from maskwise.evaluate.coco import coco
@@ -63,7 +64,7 @@ def evaluate(
     if json:
         print(json_format.dumps(report.to_json(), allow_nan=False))
     else:
-        show(report, Console())
+        show(report, Console(width=None if sys.stdout.isatty() else 1000))  # a pipe has no width to fit into
 
 
 def chosen(policy: str) -> Policy:
@@ -77,7 +78,7 @@ def chosen(policy: str) -> Policy:
 
 def show(report: Report, console: Console) -> None:
     """Tables for people; what cannot be measured is a dash."""
-    console.print(f"[bold]{report.policy}[/] {report.iou} {report.data}", highlight=False)
+    console.print(f"[bold]{report.policy}[/] {report.iou} {escape(report.data)}", highlight=False)
     console.print(_settings(report), highlight=False, markup=False)
     console.print(_grid([{"": name, " ": value} for name, value in report.numbers.items()]))
     if report.classes:
@@ -118,4 +119,4 @@ def _grid(rows: Sequence[Mapping[str, object]]) -> Table:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if math.isfinite(value) else "-"
-    return str(value)
+    return escape(str(value))

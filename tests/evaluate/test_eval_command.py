@@ -1,0 +1,78 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskwise.evaluate.command import POLICIES, main
+
+
+@pytest.fixture
+def files(tmp_path, data_set):
+    truth, results = data_set(12, images=6)
+    truth["categories"][0]["name"] = "Zellkern ü [bold]"
+    paths = tmp_path / "gt.json", tmp_path / "results.json"
+    for path, content in zip(paths, (truth, results), strict=True):
+        path.write_text(json.dumps(content))
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("iou", ["bbox", "segm", "boundary"])
+def test_json_is_one_object_in_order(files, capsys, iou):
+    assert main([*files, "--iou", iou, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found = json.loads(out)
+    order = ["policy", "iou", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+    assert list(found)[: len(order)] == order
+    assert (found["policy"], found["iou"], found["images"], found["data"]) == ("coco", iou, 6, "gt.json")
+    assert 0 < found["AP"] < found["AP50"] < 1
+    assert "NaN" not in out
+
+
+@pytest.mark.parametrize("policy", ["coco", "quality", "recall", "tide"])
+def test_table_names_its_policy(files, capsys, policy):
+    assert policy in POLICIES
+    assert main([*files, "--policy", policy]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(f"{policy} segm gt.json\n6 images")
+
+
+def test_table_per_class_prints_names_as_they_are(files, capsys):
+    main(files)
+    assert "Zellkern ü [bold]" in capsys.readouterr().out
+
+
+def test_wrong_entries_go_to_stderr(files, capsys):
+    path = Path(files[1])
+    results = json.loads(path.read_text())
+    results[2]["image_id"] = 999999
+    path.write_text(json.dumps(results))
+    assert main([*files, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "maskwise eval: results[2]: unknown image_id 999999, the ground truth has 6 others\n"
+
+
+def test_a_misspelt_policy_is_refused_with_the_nearest(files, capsys):
+    assert main([*files, "--policy", "tyde"]) == 2
+    assert "unknown policy 'tyde'; did you mean 'tide'? Known: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--iuo", "segm"], ["--iou", "masks"]])
+def test_a_misspelt_option_is_refused(files, capsys, arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main([*files, *arguments])
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--iou" in err
+
+
+def test_needs_no_torch(files):
+    code = (
+        "import sys; from maskwise.evaluate.command import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, *files, "--json"], check=True, capture_output=True)
