@@ -69,10 +69,7 @@ def from_counts(counts: Int[np.ndarray, " r"], size: Size) -> Window:
 
 def from_string(text: str | bytes) -> Int[np.ndarray, " r"]:
     """Runs of a compressed string."""
-    raw = (
-        np.frombuffer(text.encode("ascii", "replace") if isinstance(text, str) else text, np.uint8).astype(np.int64)
-        - 48
-    )
+    raw = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
     if ((raw < 0) | (raw > 63)).any() or (len(raw) and raw[-1] & 32):
         raise ValueError("not a compressed COCO mask: a character that it cannot hold, or cut off in the middle")
     last = np.flatnonzero((raw & 32) == 0)
