@@ -17,8 +17,8 @@ from maskwise.data.images import ImageReadError, image_size
 from maskwise.rle import Size
 from maskwise.structures import Instances, Targets
 
-Severity = Literal["error", "warning"]
-"""An error is wrong for training or judging; of a warning one should know."""
+Severity = Literal["error", "warning", "note"]
+"""An error is wrong for training or judging; of a warning one should know; a note is nothing bad, but unusual."""
 
 Id = int | str
 
@@ -128,15 +128,20 @@ def picture_problem(record: Record) -> Problem | None:
         found = image_size(record.path)
     except ImageReadError as error:
         return Problem(record.name, "", "unreadable-image", error.reason)
-    if record.size is None or found == tuple(record.size):
+    return None if record.size is None else size_problem(record.name, found, record.size)
+
+
+def size_problem(file: str, picture: Size, stated: Size, *, where: str = "") -> Problem | None:
+    """Whether annotations for a picture of the `stated` height and width fit the picture there is."""
+    if tuple(picture) == tuple(stated):
         return None
-    swapped = found == tuple(reversed(record.size))
+    swapped = tuple(picture) == tuple(reversed(stated))
     hint = ": were the annotations made before it was turned upright by its EXIF orientation?" if swapped else ""
     return Problem(
-        record.name,
-        "",
+        file,
+        where,
         "size-swapped" if swapped else "size-differs",
-        f"the picture is {_sides(found)}, the annotations are for {_sides(record.size)} (width x height){hint}",
+        f"the picture is {_sides(picture)}, the annotations are for {_sides(stated)} (width x height){hint}",
     )
 
 
