@@ -63,13 +63,13 @@ class _Entry:
         return cls(f"{table}[{index}]{id_}", row, is_result)
 
     def has(self, name: str) -> bool:
-        value = self.fields.get(name)
-        return value is not None and not (isinstance(value, list) and not value)
+        return _given(self.fields.get(name))
 
     def get(self, name: str) -> object:
-        if not self.has(name):
+        value = self.fields.get(name)
+        if not _given(value):
             raise ValueError(f"{self.where}: no {name!r}")
-        return self.fields[name]
+        return value
 
     def number(self, name: str) -> float:
         value = self.get(name)
@@ -102,6 +102,11 @@ class _Entry:
         if not isinstance(value, int | str) or value not in known:
             raise ValueError(f"{self.where}: unknown {name} {value!r}, the ground truth has {len(known)} others")
         return known[value]
+
+
+def _given(value: object) -> bool:
+    """Tools write null and [] for what they do not know."""
+    return value is not None and (type(value) is not list or len(value) > 0)
 
 
 def _read(path: Path) -> object:
