@@ -10,6 +10,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from maskwise.categories import Categories
+from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes
+
 
 def _rle(bits):
     code = pycocotools.mask.encode(np.asfortranarray(bits, np.uint8))
@@ -89,6 +92,50 @@ def _pycocotools(truth, results, iou, kind=COCOeval, **params):
         if not params:
             evaluator.summarize()
     return evaluator
+
+
+def _comparison_of(*images, classes=1, size=(4, 10)):
+    """Images drawn by hand, each a list of objects (bits, label, crowd) and a list of detections (bits, label, score);
+    bits may be a slice of a row-major picture."""
+
+    def masks(rows):
+        bits = np.zeros((len(rows), *size), bool)
+        for picture, row in zip(bits, rows, strict=True):
+            picture.reshape(-1)[row[0].reshape(-1) if isinstance(row[0], np.ndarray) else row[0]] = True
+        return tuple(_rle(b) for b in bits)
+
+    def column(rows, i, dtype):
+        return np.array([row[i] for row in rows], dtype)
+
+    pairs = []
+    for i, (truths, founds) in enumerate(images):
+        true_masks, found_masks, scores = masks(truths), masks(founds), column(founds, 2, float)
+        truth = Truth(
+            size=size,
+            labels=column(truths, 1, np.int64),
+            boxes=mask_boxes(true_masks),
+            areas=mask_areas(true_masks).astype(float),
+            crowd=column(truths, 2, bool),
+            masks=true_masks,
+            keypoints=None,
+            ids=tuple(range(len(truths))),
+        )
+        found = Found(
+            labels=column(founds, 1, np.int64),
+            boxes=mask_boxes(found_masks),
+            scores=scores,
+            quality=np.ones(len(founds)),
+            mask_scores=scores,
+            masks=found_masks,
+            keypoints=None,
+        )
+        pairs.append(Pair(i, truth, found))
+    return Comparison(categories=Categories(names=tuple("abcdefgh"[:classes])), pairs=tuple(pairs))
+
+
+@pytest.fixture(scope="session")
+def comparison_of():
+    return _comparison_of
 
 
 @pytest.fixture(scope="session")
