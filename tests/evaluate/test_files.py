@@ -122,6 +122,7 @@ BAD_RESULTS = {
     "no category": ({"category_id": None}, "no 'category_id'"),
     "no score": ({"score": "absent"}, "no 'score'"),
     "infinite score": ({"score": float("nan")}, "'score' must be a finite number, got nan"),
+    "endless score": ({"score": 10**400}, "'score' must be a finite number"),
     "score as text": ({"score": "0.5"}, "'score' must be a finite number, got '0.5'"),
     "true is no score": ({"score": True}, "'score' must be a finite number"),
     "infinite class score": ({"class_score": float("inf")}, "'class_score' must be a finite number"),
@@ -160,6 +161,10 @@ def test_other_entries_are_named_too():
         compare(data() | {"images": [{}]}, [])
     with pytest.raises(ValueError, match=r"images\[1\] \(id 4\): 'id' must be .* that no other image has"):
         compare(data() | {"images": [{"id": 4, "height": 1, "width": 1}] * 2}, [])
+    with pytest.raises(ValueError, match=r"images\[0\] \(id 4\): 'height' must be 1 or more pixels, got 0"):
+        compare(data() | {"images": [{"id": 4, "height": 0, "width": 1}]}, [])
+    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 1\): .* exceed u32"):
+        compare(data() | {"images": [{"id": i, "height": 10**9, "width": 10**9} for i in (4, 9)]}, [])
     with pytest.raises(ValueError, match=r"results\[0\]: expected an object, got int"):
         compare(data(), [3])
     with pytest.raises(ValueError, match="expected a list 'images', got NoneType"):

@@ -5,7 +5,6 @@ from the keypoints. Images and classes are ordered by id, as pycocotools does: e
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int
 
 from maskwise.categories import Categories
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, xywh, xyxy
-from maskwise.evaluate.segmentation import first_malformed, to_rle
+from maskwise.evaluate.segmentation import first_malformed, is_finite, to_rle
 from maskwise.rle import RLE
 
 Kind = Literal["bbox", "segm", "boundary", "keypoints"]
@@ -73,15 +72,22 @@ class _Entry:
 
     def number(self, name: str) -> float:
         value = self.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_finite(value):
             raise ValueError(f"{self.where}: {name!r} must be a finite number, got {value!r}")
         return float(value)
 
     def numbers(self, name: str) -> list[float]:
         value = self.get(name)
-        if not isinstance(value, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in value):
+        if not isinstance(value, list) or not all(is_finite(v) for v in value):
             raise ValueError(f"{self.where}: {name!r} must be a list of finite numbers, got {value!r}")
         return [float(v) for v in value]
+
+    def extent(self, name: str) -> int:
+        """Pixels; run-length codes count up to 2^32 of them."""
+        value = self.number(name)
+        if not 1 <= value < 2**31:
+            raise ValueError(f"{self.where}: {name!r} must be 1 or more pixels, got {value:g}")
+        return int(value)
 
     def box(self) -> list[float]:
         """x y width height"""
@@ -144,7 +150,7 @@ class _Known:
             id_ = entry.get("id")
             if not isinstance(id_, int | str) or id_ in by_id:
                 raise ValueError(f"{entry.where}: 'id' must be a number or text that no other image has, got {id_!r}")
-            by_id[id_] = int(entry.number("height")), int(entry.number("width"))
+            by_id[id_] = entry.extent("height"), entry.extent("width")
         ids = sorted(by_id, key=lambda id_: (isinstance(id_, str), id_))
         known = _categories(categories)
         return cls(

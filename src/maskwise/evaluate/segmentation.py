@@ -1,8 +1,8 @@
 """The three ways in which COCO files write a mask, turned into one: the compressed run-length code."""
 
-import math
+import sys
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 import hotcoco.mask
 import numpy as np
@@ -31,10 +31,19 @@ def to_rle(segmentation: object, size: tuple[int, int]) -> RLE:
     return {"size": list(size), "counts": counts.decode("ascii") if isinstance(counts, bytes) else str(counts)}
 
 
+def is_finite(value: object) -> TypeGuard[int | float]:
+    """A number that a float can hold; JSON also knows NaN, Infinity and integers of any length."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -sys.float_info.max <= value <= sys.float_info.max
+    )
+
+
 def _polygons(parts: Sequence[object]) -> list[list[float]]:
     """x y x y ... of three corners or more; a part of four numbers would be taken for a box."""
     for i, part in enumerate(parts):
-        if not isinstance(part, list) or not all(isinstance(v, int | float) and math.isfinite(v) for v in part):
+        if not isinstance(part, list) or not all(is_finite(v) for v in part):
             raise ValueError(f"part {i} of 'segmentation' must be a list of finite numbers")
         if len(part) < 6 or len(part) % 2:
             raise ValueError(f"part {i} of 'segmentation' must be three corners or more, got {len(part)} numbers")
