@@ -58,7 +58,7 @@ def test_wrong_entries_go_to_stderr(files, capsys):
 
 def test_a_misspelt_policy_is_refused_with_the_nearest(files, capsys):
     assert main([*files, "--policy", "tyde"]) == 2
-    assert "unknown policy 'tyde'; did you mean 'tide'? Known: " in capsys.readouterr().err
+    assert "unknown policy 'tyde' (did you mean 'tide'?); known: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--iuo", "segm"], ["--iou", "masks"]])

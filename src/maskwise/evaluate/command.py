@@ -71,8 +71,8 @@ def chosen(policy: str) -> Policy:
     """The policy of that name, or the nearest name in the complaint."""
     if policy not in POLICIES:
         near = difflib.get_close_matches(policy, POLICIES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown policy {policy!r}{hint} Known: {', '.join(sorted(POLICIES))}")
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown policy {policy!r}{hint}; known: {', '.join(sorted(POLICIES))}")
     return POLICIES[policy]
 
 
