@@ -159,6 +159,8 @@ class Item:
     labelled: Targets | Instances
     image: Path | None = None
     """Copied beside the annotations; None: only annotations are written."""
+    link: bool = False
+    """Lay a symbolic link instead of a copy."""
     id: Id | None = None
     ids: tuple[Id, ...] | None = None
     """Of the instances; None: numbered by the writer."""

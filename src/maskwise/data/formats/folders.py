@@ -1,15 +1,17 @@
 """Pictures in one folder and what labels them in another: which belongs to which, and what is left over."""
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from maskwise.data.dataset import Problem
-from maskwise.data.files import replacing
-from maskwise.data.images import IMAGE_SUFFIXES, list_images
+import numpy as np
+from jaxtyping import Int32
 
-PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "rgb")
+from maskwise.data.dataset import Problem, size_problem
+from maskwise.data.formats.pictures import PICTURE_FOLDERS
+from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
+from maskwise.rle import Size
+
 LABEL_FOLDERS = ("masks", "mask", "labels", "label", "label_maps", "instances", "annotations", "gt")
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
@@ -28,9 +30,43 @@ class FolderPair(NamedTuple):
     labels: Path
 
 
+class Ids(NamedTuple):
+    """An image of ids, or None and why not."""
+
+    ids: Int32[np.ndarray, "h w"] | None
+    size: Size
+    problems: tuple[Problem, ...]
+
+
+def one_split(root: Path, known: Sequence[str], wanted: str | None) -> str:
+    """The split that is wanted, or the only one there is."""
+    shown = ", ".join(known)
+    if wanted is None and len(known) > 1:
+        raise ValueError(f"{root} has more than one split; choose one of: {shown}")
+    if not known or (wanted is not None and wanted not in known):
+        raise ValueError(f"{root} has no split {wanted or ''!r}; known: {shown or 'none'}")
+    return known[0] if wanted is None else wanted
+
+
+def read_ids(
+    root: Path, picture: Path, labels: Path, *, decode: Callable[[Path], Int32[np.ndarray, "h w"]] = read_label_map
+) -> Ids:
+    """The image of ids of a picture. An `ImageReadError` is about the picture, never about the labels."""
+    size, file = image_size(picture), relative(root, labels)
+    try:
+        ids = decode(labels)
+    except ImageReadError as error:
+        return Ids(None, size, (Problem(file, "", "unreadable-labels", f"{error.reason}; left out"),))
+    if (problem := size_problem(file, size, ids.shape)) is not None:
+        return Ids(None, size, (problem,))
+    return Ids(ids, size, ())
+
+
 def folder_pairs(root: Path) -> dict[str, FolderPair]:
-    """By split: `images/` beside `masks/` in the root ('' or, where both hold nothing but them, its `train/`, `val/` ...
-    below each), or in each folder below it."""
+    """By split: `images/` beside `masks/` in the root, or in each folder below it.
+
+    In the root the split is '', or, where `images/` holds nothing but `train/`, `val/` ..., one of these.
+    """
     here = _pair(root)
     if here is None:
         pairs = {folder.name: _pair(folder) for folder in subfolders(root)}
@@ -86,9 +122,7 @@ def by_key(
     return found, problems
 
 
-def paired(
-    root: Path, pictures: Mapping[str, Path], labels: Mapping[str, Path]
-) -> tuple[list[Pair], list[Problem]]:
+def paired(root: Path, pictures: Mapping[str, Path], labels: Mapping[str, Path]) -> tuple[list[Pair], list[Problem]]:
     """What belongs together by its key; a picture without labels is left out with a warning."""
     pairs = [Pair(key, path, labels[key]) for key, path in pictures.items() if key in labels]
     problems = [

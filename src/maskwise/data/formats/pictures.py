@@ -1,0 +1,48 @@
+"""Pictures beside written annotations: under which name, and copied or linked."""
+
+import shutil
+from pathlib import Path, PurePosixPath
+
+from maskwise.data.dataset import Item
+from maskwise.data.files import replacing
+from maskwise.data.images import read_image, write_image
+
+PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "rgb", "jpegimages", "leftimg8bit")
+
+
+def inner_name(name: str, split: str) -> PurePosixPath:
+    """A picture's name without the folders that formats put around it: 'images/train/a.jpg' is 'a.jpg'."""
+    path = PurePosixPath(name)
+    kept = [part for part in path.parts[:-1] if part.lower() not in PICTURE_FOLDERS]
+    if split in kept[:1] and len(kept) < len(path.parts) - 1:
+        kept = kept[1:]
+    return PurePosixPath(*kept, path.name)
+
+
+def put_picture(item: Item, target: Path) -> list[Path]:
+    """Copy or link the picture of an item; the files made, none where the item has no picture or it lies there already.
+
+    A target with another suffix than the picture's is written anew.
+    """
+    if item.image is None or (target.exists() and target.samefile(item.image)):
+        return []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.suffix.lower() != item.image.suffix.lower():
+        write_image(target, read_image(item.image))
+    elif item.link:
+        temporary = target.with_name(f".{target.name[:200]}.link")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(item.image.resolve())
+        temporary.replace(target)
+    else:
+        with item.image.open("rb") as source, replacing(target) as file:
+            shutil.copyfileobj(source, file)
+    return [target]
+
+
+def claim(taken: dict[str, str], name: str, item: Item) -> str:
+    """The name, noted as given away: two pictures must not share one file."""
+    if name in taken:
+        raise ValueError(f"{taken[name]} and {item.name} would both be written as {name}; rename one of them")
+    taken[name] = item.name
+    return name
