@@ -1,0 +1,122 @@
+"""Pixels that the detections and the ground truths of one image share, counted from masks or from two label maps.
+
+Legend: D detections, N ground truths, of one image.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import hotcoco.mask
+import numpy as np
+from jaxtyping import Bool, Float, Int, Integer
+
+from maskwise.evaluate.objects import Pair, intersections, mask_areas, plain, present
+from maskwise.rle import RLE, to_string
+
+SMALL = 1 << 16
+"""ids below this are looked up in a table, larger ones are sorted first"""
+
+
+class Cross(NamedTuple):
+    """Two label maps of one picture laid over each other."""
+
+    first: Int[np.ndarray, " a"]
+    """ids that occur, rising"""
+    second: Int[np.ndarray, " b"]
+    counts: Int[np.ndarray, "a b"]
+
+
+class Shared(NamedTuple):
+    """Pixel counts of one image; masks without a pixel are left out. Masks may overlap: foregrounds are unions."""
+
+    both: Int[np.ndarray, "d n"]
+    found: Int[np.ndarray, " d"]
+    truth: Int[np.ndarray, " n"]
+    found_on_truth: Int[np.ndarray, " d"]
+    """pixels of each detection that lie on any ground truth"""
+    truth_on_found: Int[np.ndarray, " n"]
+    found_foreground: int
+    truth_foreground: int
+    both_foreground: int
+    picture: int
+
+    @property
+    def iou(self) -> Float[np.ndarray, "d n"]:
+        return self.both / (self.found[:, None] + self.truth - self.both)
+
+    @property
+    def dice(self) -> Float[np.ndarray, "d n"]:
+        return 2 * self.both / (self.found[:, None] + self.truth)
+
+
+def cross(first: Integer[np.ndarray, "h w"], second: Integer[np.ndarray, "h2 w2"]) -> Cross:
+    """All pairs in one pass: pixels of the picture counted by (id in the first, id in the second)."""
+    if first.shape != second.shape:
+        raise ValueError(f"label maps of different sizes: {first.shape} and {second.shape}")
+    first_ids, a = _compact(first)
+    second_ids, b = _compact(second)
+    k = len(second_ids)
+    counts = np.bincount(a * k + b, minlength=len(first_ids) * k)
+    return Cross(first_ids, second_ids, counts.reshape(len(first_ids), k))
+
+
+def shared_of_masks(pair: Pair, min_score: float) -> Shared:
+    """Of an image of a comparison: detections with at least that mask score, ground truths that are no crowds."""
+    found = _chosen(present(pair.found.masks, "prediction"), pair.found.mask_scores >= min_score)
+    truth = _chosen(present(pair.truth.masks, "ground truth"), ~pair.truth.crowd)
+    all_found, all_truth = union(found, pair.truth.size), union(truth, pair.truth.size)
+    return Shared(
+        both=intersections(found, truth),
+        found=mask_areas(found),
+        truth=mask_areas(truth),
+        found_on_truth=intersections(found, [all_truth])[:, 0],
+        truth_on_found=intersections(truth, [all_found])[:, 0],
+        found_foreground=int(mask_areas([all_found])[0]),
+        truth_foreground=int(mask_areas([all_truth])[0]),
+        both_foreground=int(intersections([all_found], [all_truth])[0, 0]),
+        picture=pair.truth.size[0] * pair.truth.size[1],
+    )
+
+
+def shared_of_maps(found: Integer[np.ndarray, "h w"], truth: Integer[np.ndarray, "h2 w2"]) -> Shared:
+    """Of two label maps, 0 is background. The numbers of the labels do not matter and may have gaps."""
+    crossed = cross(found, truth)
+    d, n = crossed.first != 0, crossed.second != 0
+    both = crossed.counts[np.ix_(d, n)]
+    return Shared(
+        both=both,
+        found=crossed.counts[d].sum(axis=1),
+        truth=crossed.counts[:, n].sum(axis=0),
+        found_on_truth=both.sum(axis=1),
+        truth_on_found=both.sum(axis=0),
+        found_foreground=int(crossed.counts[d].sum()),
+        truth_foreground=int(crossed.counts[:, n].sum()),
+        both_foreground=int(both.sum()),
+        picture=found.size,
+    )
+
+
+def union(masks: Sequence[RLE], size: tuple[int, int]) -> RLE:
+    """Pixels of any of the masks."""
+    if not masks:
+        return {"size": list(size), "counts": to_string(np.array([size[0] * size[1]]))}
+    merged = hotcoco.mask.merge(plain(masks))
+    return {"size": list(size), "counts": merged["counts"].decode("ascii")}
+
+
+def _chosen(masks: Sequence[RLE], wanted: Bool[np.ndarray, " n"]) -> list[RLE]:
+    """Those wanted that have a pixel."""
+    return [masks[i] for i in np.flatnonzero(wanted & (mask_areas(masks) > 0)).tolist()]
+
+
+def _compact(ids: Integer[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " p"]]:
+    """The ids that occur, and for each pixel the place of its id among them."""
+    if not ids.size:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    if ids.min() < 0:
+        raise ValueError(f"a label map holds ids from 0 on, got {ids.min()}")
+    if ids.max() >= SMALL:
+        values, places = np.unique(ids, return_inverse=True)
+        return values.astype(np.int64), places.reshape(-1)
+    occurs = np.bincount(ids.reshape(-1)) > 0
+    return np.flatnonzero(occurs), (occurs.cumsum() - 1)[ids.reshape(-1)]
