@@ -1,0 +1,26 @@
+"""Files that appear whole or not at all."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[BinaryIO]:
+    """A file to write in the same folder, which takes the place of `path` when the block ends without an error.
+
+    Its name is short, so that any name that fits the file system can be written, and hidden from folder listings. It is
+    created like any new file, with the permissions that the process gives (a `tempfile` would be private to its owner).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    file = temporary.open("xb")
+    try:
+        with file:
+            yield file
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
