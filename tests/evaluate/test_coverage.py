@@ -134,6 +134,8 @@ def test_pairs_of_a_label_map_are_counted_in_one_pass(seed, shift):
     assert counted.first.tolist() == np.unique(first).tolist()
     assert counted.second.tolist() == np.unique(second).tolist()
     assert counted.counts.tolist() == expected
+    other = cross(first.astype(np.uint16), second.astype(np.uint64))
+    assert other.counts.tolist() == expected
 
 
 def test_label_maps_that_cannot_be_compared():

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, Int, Integer
 from maskwise.evaluate.objects import Pair, intersections, mask_areas, plain, present
 from maskwise.rle import RLE, to_string
 
-SMALL = 1 << 16
-"""ids below this are looked up in a table, larger ones are sorted first"""
+TABLE = 1 << 22
+"""pairs of ids up to which they are counted as they are; larger ids are numbered afresh first, which is slower"""
 
 
 class Cross(NamedTuple):
@@ -53,11 +53,16 @@ def cross(first: Integer[np.ndarray, "h w"], second: Integer[np.ndarray, "h2 w2"
     """All pairs in one pass: pixels of the picture counted by (id in the first, id in the second)."""
     if first.shape != second.shape:
         raise ValueError(f"label maps of different sizes: {first.shape} and {second.shape}")
-    first_ids, a = _compact(first)
-    second_ids, b = _compact(second)
-    k = len(second_ids)
-    counts = np.bincount(a * k + b, minlength=len(first_ids) * k)
-    return Cross(first_ids, second_ids, counts.reshape(len(first_ids), k))
+    if not first.size:
+        return Cross(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+    if (lowest := min(first.min(), second.min())) < 0:
+        raise ValueError(f"a label map holds ids from 0 on, got {lowest}")
+    if (int(first.max()) + 1) * (int(second.max()) + 1) <= TABLE:
+        return _counted(first, second)
+    first_ids, first_places = np.unique(first, return_inverse=True)
+    second_ids, second_places = np.unique(second, return_inverse=True)
+    places = _counted(first_places.reshape(first.shape), second_places.reshape(first.shape))
+    return Cross(first_ids.astype(np.int64), second_ids.astype(np.int64), places.counts)
 
 
 def shared_of_masks(pair: Pair, min_score: float) -> Shared:
@@ -109,14 +114,10 @@ def _chosen(masks: Sequence[RLE], wanted: Bool[np.ndarray, " n"]) -> list[RLE]:
     return [masks[i] for i in np.flatnonzero(wanted & (mask_areas(masks) > 0)).tolist()]
 
 
-def _compact(ids: Integer[np.ndarray, "h w"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " p"]]:
-    """The ids that occur, and for each pixel the place of its id among them."""
-    if not ids.size:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    if ids.min() < 0:
-        raise ValueError(f"a label map holds ids from 0 on, got {ids.min()}")
-    if ids.max() >= SMALL:
-        values, places = np.unique(ids, return_inverse=True)
-        return values.astype(np.int64), places.reshape(-1)
-    occurs = np.bincount(ids.reshape(-1)) > 0
-    return np.flatnonzero(occurs), (occurs.cumsum() - 1)[ids.reshape(-1)]
+def _counted(first: Integer[np.ndarray, "h w"], second: Integer[np.ndarray, "h w"]) -> Cross:
+    k = int(second.max()) + 1
+    pair = first.reshape(-1).astype(np.int64) * k
+    np.add(pair, second.reshape(-1), out=pair, casting="unsafe")  # without it uint64 would become float
+    counts = np.bincount(pair, minlength=(int(first.max()) + 1) * k).reshape(-1, k)
+    rows, columns = np.flatnonzero(counts.any(axis=1)), np.flatnonzero(counts.any(axis=0))
+    return Cross(rows, columns, counts[np.ix_(rows, columns)])
