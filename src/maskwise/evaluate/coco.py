@@ -59,9 +59,11 @@ class Curves:
         """Mean over thresholds, recall levels and classes that have ground truth."""
         return _mean(self._at(self.precision, threshold, label)[..., area, -1])
 
-    def average_recall(self, *, limit: int = -1, area: int = 0, label: int | None = None) -> float:
+    def average_recall(
+        self, *, threshold: float | None = None, limit: int = -1, area: int = 0, label: int | None = None
+    ) -> float:
         """Mean of the highest recall over thresholds and classes that have ground truth."""
-        return _mean(self._at(self.recall, None, label)[..., area, limit])
+        return _mean(self._at(self.recall, threshold, label)[..., area, limit])
 
     def operating_point(self, label: int, *, threshold: float = 0.5) -> tuple[float, float]:
         """Best F1 of a class at one IoU, and the score from which detections should be shown to reach it."""
