@@ -1,3 +1,42 @@
-"""Instance segmentation that knows how good its masks are."""
+"""Instance segmentation that knows how good its masks are.
 
-__version__ = "0.1.0"
+The public names are loaded when they are first used, so that `import maskwise` is quick and needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from maskwise.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from maskwise.categories import Categories as Categories
+    from maskwise.data.images import ImageReadError as ImageReadError
+    from maskwise.data.images import read_image as read_image
+    from maskwise.data.open import open_data as open_data
+    from maskwise.data.scenes import Scenes as Scenes
+    from maskwise.masks import Masks as Masks
+    from maskwise.structures import Images as Images
+    from maskwise.structures import Instances as Instances
+    from maskwise.structures import Targets as Targets
+
+_HOME = {
+    "Categories": "maskwise.categories",
+    "ImageReadError": "maskwise.data.images",
+    "Images": "maskwise.structures",
+    "Instances": "maskwise.structures",
+    "Masks": "maskwise.masks",
+    "Scenes": "maskwise.data.scenes",
+    "Targets": "maskwise.structures",
+    "open_data": "maskwise.data.open",
+    "read_image": "maskwise.data.images",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'maskwise' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])

@@ -1,0 +1,88 @@
+"""The command line: which commands there are. Each one's own module parses its options, and is imported only then."""
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from maskwise.version import __version__
+
+
+class Command(NamedTuple):
+    """Where a command lives: a module with `main(argv) -> exit code`."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "data": Command("maskwise.data.command", "check, count, convert and look at a data set"),
+    "eval": Command("maskwise.evaluate.command", "judge COCO results against ground truth"),
+}
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 something is wrong with the data, 2 wrong usage or unreadable input, 130 interrupted."
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the first word names."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"maskwise {__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"maskwise: {unknown(name)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return _finish(importlib.import_module(COMMANDS[name].module).main, rest)
+
+
+def usage() -> str:
+    """Help without importing any command."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: maskwise COMMAND [options]",
+            "",
+            "Instance segmentation that knows how good its masks are.",
+            "",
+            *rows,
+            "",
+            "maskwise COMMAND --help tells more. Data goes to stdout, messages to stderr.",
+            EXIT_CODES,
+        ]
+    )
+
+
+def unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(COMMANDS)}"
+    return f"unknown command {name!r}; {hint}"
+
+
+def _finish(command: Callable[[list[str]], int], argv: list[str]) -> int:
+    """The exit code, also where a command is stopped from outside."""
+    try:
+        code = command(argv)
+        sys.stdout.flush()
+    except SystemExit as stop:  # how the option parser ends: 0 after help, 2 after a wrong option
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as after `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
