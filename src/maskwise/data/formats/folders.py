@@ -94,9 +94,9 @@ def subfolders(folder: Path) -> list[Path]:
     return [p for p in visible(folder) if p.is_dir()]
 
 
-def has_pictures(folder: Path) -> bool:
-    """Whether pictures lie in the folder itself."""
-    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in visible(folder))
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures that lie in the folder itself."""
+    return [p for p in visible(folder) if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir()]
 
 
 def by_key(

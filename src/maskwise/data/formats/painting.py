@@ -5,12 +5,16 @@ Used by every format in which a pixel belongs to one instance.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int32
+from jaxtyping import Int32, UInt8
+from PIL import Image
 
 from maskwise.data.dataset import Item
+from maskwise.data.files import replacing
+from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
 
 
@@ -64,3 +68,18 @@ def numbers(item: Item, *, most: int) -> list[int]:
     ids = item.ids or ()
     own = [i for i in ids if isinstance(i, int) and 1 <= i <= most]
     return own if len(set(own)) == count else list(range(1, count + 1))
+
+
+def white(masks: Masks) -> UInt8[np.ndarray, "h w"]:
+    """A picture with 255 where a mask is."""
+    return np.where(masks.label_map() > 0, 255, 0).astype(np.uint8)
+
+
+def write_png(path: Path, values: UInt8[np.ndarray, "h w"], *, colours: UInt8[np.ndarray, "k 3"] | None = None) -> None:
+    """An 8-bit PNG, grey or with a palette of 256 colours. The file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    if colours is not None:
+        picture.putpalette(colours.tobytes())
+    with replacing(path) as file:
+        picture.save(file, "PNG")

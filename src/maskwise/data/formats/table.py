@@ -6,6 +6,7 @@ from typing import Protocol
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Written
+from maskwise.data.formats import cityscapes, label_map, mask_folder, voc
 
 
 class Format(Protocol):
@@ -28,4 +29,9 @@ class Format(Protocol):
         ...
 
 
-FORMATS: Mapping[str, Format] = {}
+FORMATS: Mapping[str, Format] = {
+    "voc": voc,
+    "cityscapes": cityscapes,
+    "label_map": label_map,
+    "mask_folder": mask_folder,
+}

@@ -1,0 +1,267 @@
+import csv
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from maskwise.categories import Categories
+from maskwise.data.dataset import Item
+from maskwise.data.formats import label_map
+from maskwise.data.images import read_label_map, write_label_map
+from maskwise.masks import Masks
+from maskwise.structures import Targets
+
+CATEGORIES = Categories(names=("cell, round", 'the "Änd"', "unseen"), ids=(7, 3, 90))
+
+
+def put(path, ids):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_label_map(path, np.asarray(ids))
+    return path
+
+
+@pytest.fixture
+def example(tmp_path, picture):
+    """One picture with the ids 1, 300 and 2; no table."""
+    picture(tmp_path / "images/a.jpg", (2, 4))
+    put(tmp_path / "masks/a.png", [[1, 1, 0, 300], [0, 2, 2, 300]])
+    return tmp_path
+
+
+def rules(problems):
+    return [p.rule for p in problems]
+
+
+def test_reads_ids_of_16_bits_as_one_class(example):
+    assert label_map.detect(example) == "masks/a.png lies beside images/a.jpg"
+    data = label_map.read(example)
+    assert (data.split, data.categories.names, data.problems) == ("", ("object",), ())
+    assert [(r.name, r.id, r.path) for r in data] == [("images/a.jpg", "a", example / "images/a.jpg")]
+    labelled = pickle.loads(pickle.dumps(data[0])).labelled()
+    assert labelled.ids == (1, 2, 300)
+    assert labelled.targets.masks.area().tolist() == [2, 2, 2]
+    assert (labelled.problems, labelled.scores) == ((), None)
+
+
+LAYOUTS = {
+    "masks of CVPPP": ("A1/plant001_rgb.png", "A1/plant001_label.png", "A1"),
+    "masks of Cellpose": ("000_img.png", "000_masks.png", ""),
+    "masks of Cellpose beside any picture": ("cells.tif", "cells_cp_masks.tif", ""),
+    "splits above": ("train/images/a.png", "train/labels/a.png", "train"),
+    "splits below": ("imgs/val/sub/a.png", "masks/val/sub/a.png", "val"),
+    "names with endings": ("images/a.png", "masks/a_mask.png", ""),
+    "names in capitals": ("Images/a.PNG", "Masks/a.TIF", ""),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_finds_maps_beside_pictures(tmp_path, picture, layout):
+    image, labels, split = LAYOUTS[layout]
+    written = picture(tmp_path / "scratch.png", (1, 2))
+    (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+    Image.open(written).save(tmp_path / image)
+    written.unlink()
+    put(tmp_path / labels, [[0, 5]])
+    data = label_map.read(tmp_path)
+    assert (data.split, [r.name for r in data], data.problems) == (split, [image], ())
+    assert data[0].labelled().ids == (5,)
+
+
+def test_what_other_formats_look_like_is_not_claimed(tmp_path, picture):
+    assert label_map.detect(tmp_path) is None
+    picture(tmp_path / "images/a.png")
+    assert label_map.detect(tmp_path) is None
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0 0 1 0 1 1")
+    assert label_map.detect(tmp_path) is None
+    put(tmp_path / "masks/a/1.png", [[1]])
+    assert label_map.detect(tmp_path) is None
+
+
+def test_says_what_is_missing_or_double(example, picture):
+    picture(example / "images/b.png")
+    picture(example / "images/a.png")
+    put(example / "masks/c.tif", [[1]])
+    data = label_map.read(example)
+    assert [r.name for r in data] == ["images/a.jpg"]
+    assert [(p.rule, p.file, p.severity) for p in data.problems] == [
+        ("duplicate-file", "images/a.png", "error"),
+        ("missing-labels", "images/b.png", "warning"),
+        ("missing-image", "masks/c.tif", "error"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "rule"), [((2, 4), "empty-label-map"), ((4, 2), "size-swapped"), ((2, 5), "size-differs")]
+)
+def test_maps_that_are_empty_or_of_another_size(example, shape, rule):
+    put(example / "masks/a.png", np.full(shape, int(shape != (2, 4))))
+    labelled = label_map.read(example)[0].labelled()
+    assert (rules(labelled.problems), len(labelled.targets), labelled.targets.masks.size) == ([rule], 0, (2, 4))
+
+
+def test_a_map_in_colours_is_no_map(example, picture):
+    picture(example / "masks/a.png", (2, 4))
+    (problem,) = label_map.read(example)[0].labelled().problems
+    assert (problem.rule, problem.file) == ("unreadable-labels", "masks/a.png")
+    assert "this is a picture in colours" in problem.message
+
+
+def table(folder, *lines):
+    (folder / "labels.csv").write_text("\n".join(lines))
+
+
+def test_the_table_gives_classes_crowds_and_scores(example):
+    table(example, "id,image,crowd,category,score,quality", "1,a,1,leaf,.5,.5", "2,a.jpg,0,stem,1,1")
+    problems = [str(p) for p in label_map.read(example).problems]
+    assert problems == ["labels.csv: 'a' is no picture of this data set; its lines were left out [unknown-image]"]
+    table(example, "id,image,crowd,category,score,quality", "1,a,1,leaf,.5,.5", "2,a,,stem,1,", "300,a,0,leaf,0,1")
+    data = label_map.read(example)
+    labelled = data[0].labelled()
+    assert (data.categories.names, labelled.targets.labels.tolist()) == (("leaf", "stem"), [0, 1, 0])
+    assert labelled.targets.crowd.tolist() == [True, False, False]
+    assert labelled.scores is not None
+    assert [x.tolist() for x in (labelled.scores.scores, labelled.scores.quality, labelled.scores.mask_scores)] == [
+        [0.5, 1.0, 0.0],
+        [0.5, 1.0, 1.0],
+        [0.25, 1.0, 0.0],
+    ]
+    assert labelled.instances().labels.tolist() == [1, 0, 0]
+
+
+def test_the_table_and_the_map_must_agree(example):
+    table(example, "image,id,category", "images/a.jpg,1,leaf", "images/a.jpg,9,leaf", "images/a.jpg,300,thorn")
+    (example / "categories.json").write_text('{"names": ["leaf"], "ids": [4]}')
+    data = label_map.read(example)
+    labelled = data[0].labelled()
+    assert (labelled.ids, data.categories.ids) == ((1,), (4,))
+    assert [str(p) for p in labelled.problems] == [
+        "masks/a.png: instance 2: it has no line in labels.csv; it was left out [unknown-category]",
+        "masks/a.png: instance 300: it is a 'thorn', which is no category; it was left out [unknown-category]",
+        "masks/a.png: instance 9: it is in labels.csv, but no pixel has its id; it was left out [empty-mask]",
+    ]
+
+
+def test_bad_lines_are_named(example):
+    table(
+        example,
+        "image,id,crowd,score",
+        "a,1,maybe,.5",
+        "a,x,0,.5",
+        "a,2,0,nan",
+        "a,300,0,1",
+        "a,300,0,1",
+        "a,4,0,",
+    )
+    data = label_map.read(example)
+    assert sorted((p.where, p.rule) for p in data.problems) == [
+        ("line 2", "bad-number"),
+        ("line 3", "bad-number"),
+        ("line 4", "bad-number"),
+        ("line 6", "duplicate-id"),
+        ("line 7", "bad-number"),
+    ]
+    assert data[0].labelled().ids == (300,)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "columns image, id are missing; found nothing"),
+        (b"image,category\n", "columns id are missing; found image, category"),
+        (b'image,id\n"a', "unexpected end of data"),
+        (b"\xff\xfe\x00", "decode"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_an_error(example, text, reason):
+    (example / "labels.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=rf"labels.csv: .*{reason}"):
+        label_map.read(example)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"names": 3}', '{"nomes": []}', "[" * 100_000, '{"names": ["a", "a"]}'])
+def test_broken_categories_are_an_error(example, text):
+    (example / "categories.json").write_text(text)
+    with pytest.raises(ValueError, match=r"categories\.json: "):
+        label_map.read(example)
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(0, 6), suffix=st.sampled_from([".png", ".tif"]))
+def test_ground_truth_reads_back(seed, count, suffix, tmp_path_factory, picture, truth, same):
+    root = tmp_path_factory.mktemp("maps")
+    targets = truth(seed, count, 3, crowd=True)
+    size = targets.masks.size
+    image = picture(root / "in/a.png", size)
+    ids = tuple(range(60_000, 60_000 + len(targets)))
+    items = [
+        Item(name='images/ü/"a", b.png', size=size, labelled=targets, image=image, ids=ids),
+        Item(name="empty.png", size=size, labelled=Targets.none(size), image=image, link=True),
+    ]
+    written = label_map.write(root / "out", CATEGORIES, items, split="val", suffix=suffix)
+    assert written.losses == {}
+    assert all(path.is_file() for path in written.files)
+    data = label_map.read(root / "out")
+    assert (data.split, data.categories, data.problems) == ("val", CATEGORIES, ())
+    empty, full = data.records
+    assert full.name == 'val/images/ü/"a", b.png'
+    assert (empty.path.is_symlink(), full.path.is_symlink()) == (True, False)
+    assert (len(empty.labelled().targets), empty.labelled().problems) == (0, ())
+    labelled = full.labelled()
+    assert (labelled.ids, labelled.problems) == (ids, ())
+    assert same(labelled.targets, targets)
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 6))
+def test_predictions_read_back_with_their_scores(seed, count, tmp_path_factory, picture, found):
+    root = tmp_path_factory.mktemp("maps")
+    instances = found(seed, count, 2)
+    image = picture(root / "in/a.png", instances.masks.size)
+    item = Item(name="a.png", size=instances.masks.size, labelled=instances, image=image)
+    assert label_map.write(root / "out", CATEGORIES, [item]).losses == {}
+    again = label_map.read(root / "out")[0].labelled().instances()
+    assert again.masks.rle() == instances.masks.rle()
+    for name in ("labels", "scores", "quality", "mask_scores", "boxes"):
+        assert torch.equal(getattr(again, name), getattr(instances, name)), name
+
+
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 6))
+def test_the_better_prediction_is_in_front_and_losses_are_counted(seed, count, tmp_path_factory, found):
+    root = tmp_path_factory.mktemp("maps")
+    instances = found(seed, count, 2, overlap=True)
+    item = Item(name="a.png", size=instances.masks.size, labelled=instances)
+    losses = label_map.write(root, CATEGORIES, [item]).losses
+    shown = read_label_map(root / "train/masks/a.png")
+    dense = instances.masks.dense().numpy()
+    expected = np.where(dense.any(0), dense.argmax(0) + 1, 0)  # best first
+    assert (shown == expected).all()
+    hidden = sum(i + 1 not in shown for i in range(len(dense)))
+    counts = {
+        "pixels where masks overlapped": dense.sum() - dense.any(0).sum(),
+        "instances wholly covered by others": hidden,
+    }
+    assert losses == {what: count for what, count in counts.items() if count}
+    with (root / "train/labels.csv").open(newline="") as file:
+        assert [int(row["id"]) for row in csv.DictReader(file)] == [i for i in range(1, len(dense) + 1) if i in shown]
+
+
+def test_the_nearer_one_is_in_front_and_fields_without_a_place_are_counted(tmp_path):
+    dense = torch.ones(2, 1, 3, dtype=torch.bool)
+    dense[1, 0, 2] = False
+    targets = Targets.from_masks(
+        Masks.from_dense(dense), torch.zeros(2, dtype=torch.int64), depth=torch.tensor([0, 1]), areas=torch.ones(2)
+    )
+    losses = label_map.write(tmp_path, CATEGORIES, [Item(name="a.png", size=(1, 3), labelled=targets)]).losses
+    assert read_label_map(tmp_path / "train/masks/a.png").tolist() == [[1, 1, 1]]
+    assert losses["depth"] == losses["stated areas"] == 2
+
+
+def test_more_instances_than_16_bits_count_are_refused(tmp_path):
+    masks = Masks.from_label_map(np.arange(1, 65_537).reshape(256, 256))[0]
+    targets = Targets.from_masks(masks, torch.zeros(65_536, dtype=torch.int64))
+    item = Item(name="a.png", size=(256, 256), labelled=targets)
+    with pytest.raises(ValueError, match="65,536 instances, but this format holds at most 65,535"):
+        label_map.write(tmp_path, CATEGORIES, [item])
