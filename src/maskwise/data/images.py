@@ -17,14 +17,15 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
 
-from maskwise.data import pillow
+from maskwise.data import pillow, png
+from maskwise.data.complete import load_whole
 from maskwise.data.files import replacing
 from maskwise.data.pillow import Refused
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 else:
     from maskwise.data.pillow import Image
 
-Source = Path | str | bytes | BinaryIO
+Source = Path | str | bytes | BinaryIO | BufferedIOBase
 """A file by its name, the bytes of a file, or a file opened in binary mode (read from its position, then put back)."""
 Orientation = Literal["upright", "as_stored"]
 
@@ -79,7 +80,7 @@ def read_image(
     `formats` (Pillow's names) restricts what is tried; `max_pixels` is compared with the header before memory is taken.
     """
     with _opened(source, max_pixels, formats) as picture:
-        raw_mode = _raw_mode(picture)
+        raw_mode = pillow.raw_mode(picture)
         return _to_rgb(_decoded(picture, orientation), raw_mode, background)
 
 
@@ -109,7 +110,7 @@ def read_label_map(
     with _opened(path, max_pixels, _ID_FORMATS) as picture:
         if (compression := picture.info.get("compression")) in _LOSSY_TIFF:
             raise Refused(f"{compression} compression changes ids; store label maps without loss")
-        raw_mode = _raw_mode(picture)
+        raw_mode = pillow.raw_mode(picture)
         return _to_ids(_decoded(picture, orientation), raw_mode)
 
 
@@ -199,7 +200,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextmanager
-def _file(source: Source) -> Iterator[BinaryIO]:
+def _file(source: Source) -> Iterator[BufferedIOBase]:
     match source:
         case bytes():
             yield BytesIO(source)
@@ -210,7 +211,7 @@ def _file(source: Source) -> Iterator[BinaryIO]:
             yield BytesIO(_rest(source))
 
 
-def _regular_file(path: Path | str) -> BinaryIO:
+def _regular_file(path: Path | str) -> BufferedIOBase:
     kind = Path(path).stat().st_mode
     if stat.S_ISDIR(kind):
         raise Refused("is a directory")
@@ -220,7 +221,7 @@ def _regular_file(path: Path | str) -> BinaryIO:
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
-def _rest(file: BinaryIO) -> bytes:
+def _rest(file: BinaryIO | BufferedIOBase) -> bytes:
     start = file.tell() if file.seekable() else None
     data = file.read()
     if start is not None:
@@ -236,8 +237,8 @@ def _rest(file: BinaryIO) -> bytes:
 def _exif_orientation(picture: "ImageFile.ImageFile") -> int:
     """1 to 8; 1 also where the EXIF block is damaged, as every viewer has it."""
     try:
-        if picture.format == "PNG" and "exif" not in picture.info:
-            picture.info |= _exif_after_pixels(picture)
+        if picture.format == "PNG" and "exif" not in picture.info and (block := png.exif_at_end(_file_of(picture))):
+            picture.info["exif"] = b"Exif\0\0" + block
         # The method of the base class: that of PNG decodes the whole picture first.
         value = Image.Image.getexif(picture).get(_ORIENTATION_TAG, 1)
     except Exception:
@@ -245,20 +246,9 @@ def _exif_orientation(picture: "ImageFile.ImageFile") -> int:
     return value if value in range(1, 9) else 1
 
 
-def _exif_after_pixels(picture: "ImageFile.ImageFile") -> dict[str, bytes]:
-    """The eXIf chunk of a PNG may stand behind its pixels: step over the chunks from the first pixels on."""
-    file, found = picture.fp, {}
-    assert file is not None
-    position = file.tell()
-    file.seek(picture.tile[0].offset - 8)
-    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
-        length = int.from_bytes(head[:4], "big")
-        if head[4:] == b"eXIf":
-            found = {"exif": b"Exif\0\0" + file.read(length)}
-            break
-        file.seek(length + 4, os.SEEK_CUR)
-    file.seek(position)
-    return found
+def _file_of(picture: "ImageFile.ImageFile") -> BufferedIOBase:
+    assert isinstance(picture.fp, BufferedIOBase)
+    return picture.fp
 
 
 def _stored_size(picture: "ImageFile.ImageFile") -> tuple[int, int]:
@@ -270,7 +260,7 @@ def _stored_size(picture: "ImageFile.ImageFile") -> tuple[int, int]:
 def _decoded(picture: "ImageFile.ImageFile", orientation: Orientation) -> "Image.Image":
     """The picture with its pixels, in the frame asked for."""
     turn = _exif_orientation(picture)
-    picture.load()
+    load_whole(picture)
     is_upright = picture.format == "TIFF"  # Pillow turns these, and only these, while it loads them
     if (orientation == "upright") == is_upright:
         return picture
@@ -282,13 +272,6 @@ def _turned(picture: "Image.Image", turn: int) -> "Image.Image":
     methods = (how.FLIP_LEFT_RIGHT, how.ROTATE_180, how.FLIP_TOP_BOTTOM)
     methods += (how.TRANSPOSE, how.ROTATE_270, how.TRANSVERSE, how.ROTATE_90)
     return picture if turn == 1 else picture.transpose(methods[turn - 2])
-
-
-def _raw_mode(picture: "ImageFile.ImageFile") -> str:
-    """How the file stores a pixel, as Pillow names it ("RGB;16B", "L;4"); known only before decoding."""
-    args = picture.tile[0].args if picture.tile else None
-    first = args[0] if isinstance(args, tuple) and args else args
-    return first if isinstance(first, str) else ""
 
 
 # Colour
@@ -315,8 +298,10 @@ def _to_rgb(picture: "Image.Image", raw_mode: str, background: tuple[int, int, i
             raise Refused(f"pixels of kind {mode} are not supported")
     if (key := picture.info.get("transparency")) is not None:
         # Of 16-bit colour Pillow keeps the upper byte, so the key is compared by that.
-        colour = np.right_shift(key, 8 if ";16" in raw_mode else 0)
-        is_key = (rgb == colour).all(axis=2) if picture.mode == "RGB" else _stored(picture, raw_mode) == key
+        if picture.mode == "RGB":
+            is_key = (rgb == np.right_shift(key, 8 if ";16" in raw_mode else 0)).all(axis=2)
+        else:
+            is_key = _stored(picture, raw_mode) == (key > 0 if picture.mode == "1" else key)
         rgb[is_key] = background
     return rgb
 

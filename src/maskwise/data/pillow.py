@@ -17,8 +17,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from io import BufferedIOBase
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, cast
 
 import PIL
 
@@ -110,7 +111,7 @@ def chosen_formats(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in wanted)
 
 
-def open_picture(file: BinaryIO, formats: Sequence[str] = FORMATS) -> "ImageFile.ImageFile":
+def open_picture(file: BufferedIOBase, formats: Sequence[str] = FORMATS) -> "ImageFile.ImageFile":
     """The picture in `file`, its header read and its size within the limit, its pixels not decoded.
 
     Does what `Image.open` does, and keeps the complaint of the first format that recognised the file.
@@ -126,7 +127,7 @@ def open_picture(file: BinaryIO, formats: Sequence[str] = FORMATS) -> "ImageFile
             continue
         file.seek(0)
         try:
-            picture = factory(file, "")
+            picture = factory(cast("IO[bytes]", file), "")
             check_pixels(picture.size)
             return picture
         except Refused:
@@ -135,3 +136,10 @@ def open_picture(file: BinaryIO, formats: Sequence[str] = FORMATS) -> "ImageFile
             if accept is not None and complaint is None:
                 complaint = Refused(f"damaged or unsupported {name} ({str(error) or type(error).__name__})")
     raise complaint or Refused(f"not a picture in {'a known format' if formats is FORMATS else ' or '.join(formats)}")
+
+
+def raw_mode(picture: "ImageFile.ImageFile") -> str:
+    """How the file stores a pixel, as Pillow names it ("RGB;16B", "L;4"); known only before decoding."""
+    args = picture.tile[0].args if picture.tile else None
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
