@@ -69,6 +69,8 @@ class Labelled:
 
     def instances(self) -> Instances:
         """The same as predictions, best first."""
+        if not len(self.targets):
+            return Instances.none(self.targets.masks.size)
         if self.scores is None:
             raise ValueError("these annotations have no scores: they are no predictions")
         found = Instances(
@@ -175,13 +177,18 @@ class Item:
             raise ValueError(f"{self.name}: {len(self.labelled)} instances but {len(self.ids)} ids")
 
     @classmethod
-    def of(cls, record: Record) -> "Item":
+    def of(cls, record: Record, read: Labelled | None = None, *, picture: bool = True, link: bool = False) -> "Item":
         """A record as it was read, for conversion."""
-        read = record.labelled()
-        kept = read.targets if read.scores is None else read.instances()
-        ids = read.ids if read.scores is None else None  # predictions were ranked anew
-        size = read.targets.masks.size
-        return cls(name=record.name, size=size, labelled=kept, image=record.path, id=record.id, ids=ids)
+        read = record.labelled() if read is None else read
+        return cls(
+            name=record.name,
+            size=read.targets.masks.size,
+            labelled=read.targets if read.scores is None else read.instances(),
+            image=record.path if picture else None,
+            link=link,
+            id=record.id,
+            ids=read.ids if read.scores is None else None,  # predictions were ranked anew
+        )
 
 
 @dataclass(frozen=True, slots=True)
