@@ -15,6 +15,7 @@ from maskwise.evaluate.coverage import (
     symmetric_best_dice,
 )
 from maskwise.evaluate.files import compare
+from maskwise.evaluate.objects import above
 from maskwise.evaluate.pixels import cross, shared_of_maps, shared_of_masks
 
 # Two objects of 10 and 20 pixels. p covers 8 of the first and 2 beside both; q covers 10 of the second; r touches none.
@@ -35,8 +36,7 @@ def test_best_dice_by_hand(golden):
     assert numbers["SBD"] == pytest.approx((0.8 + 2 / 3) / 3)
     assert numbers["|DiC|"] == numbers["DiC"] == 1
     assert numbers["FGBGDice"] == pytest.approx(2 * 18 / (25 + 30))
-    assert dice(golden, min_score=0.5).numbers["SBD"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert "detections of mask score 0.5 or more" in dice(golden, min_score=0.5).notes
+    assert dice(above(golden, 0.5)).numbers["SBD"] == pytest.approx((0.8 + 2 / 3) / 2)
 
 
 def test_counts_of_too_few_and_too_many_cancel_only_without_the_bars(comparison_of):
@@ -155,7 +155,7 @@ def test_masks_and_label_maps_give_the_same_and_labels_have_no_meaning(seed, com
         return [((ids == i), 0, extra) for i in np.unique(ids[ids > 0])]
 
     pair = comparison_of((rows(truth, False), rows(found, 1.0)), size=found.shape).pairs[0]
-    by_masks, by_maps = shared_of_masks(pair, -np.inf), shared_of_maps(found, truth)
+    by_masks, by_maps = shared_of_masks(pair), shared_of_maps(found, truth)
     for a, b in zip(by_masks, by_maps, strict=True):
         np.testing.assert_array_equal(a, b)
     renamed = np.random.default_rng(seed).permutation(np.arange(1, 7)) * 50

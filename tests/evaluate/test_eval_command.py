@@ -31,13 +31,51 @@ def test_json_is_one_object_in_order(files, capsys, iou):
     assert "NaN" not in out
 
 
-@pytest.mark.parametrize("policy", ["coco", "quality", "recall", "tide"])
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "keypoints"])
 def test_table_names_its_policy(files, capsys, policy):
-    assert policy in POLICIES
     assert main([*files, "--policy", policy]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert out.startswith(f"{policy} segm gt.json\n6 images")
+
+
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name != "keypoints"])
+def test_every_policy_speaks_json(files, capsys, policy):
+    assert main([*files, "--policy", policy, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found)[:2] == ["policy", "iou"]
+    assert found["policy"] == policy
+
+
+def test_keypoints(tmp_path, capsys):
+    person = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "area": 100,
+        "bbox": [0, 0, 10, 10],
+        "keypoints": [1, 2, 2] * 17,
+    }
+    truth = {"images": [{"id": 1, "height": 20, "width": 20}], "annotations": [person]}
+    truth["categories"] = [{"id": 1, "name": "person"}]
+    results = [{"image_id": 1, "category_id": 1, "keypoints": [1, 2, 1] * 17, "score": 0.5}]
+    paths = tmp_path / "gt.json", tmp_path / "results.json"
+    for path, content in zip(paths, (truth, results), strict=True):
+        path.write_text(json.dumps(content))
+    command = [*map(str, paths), "--policy", "keypoints", "--json"]
+    assert main([*command, "--iou", "keypoints"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["policy"], found["iou"], round(found["AP"], 9)) == ("keypoints", "keypoints", 1)
+
+
+def test_low_scores_can_be_left_out(files, capsys):
+    reports = []
+    for extra in ([], ["--min-score", "0.5"], ["--min-score", "2"]):
+        assert main([*files, "--policy", "dice", "--json", *extra]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["DiC"] > reports[1]["DiC"] > reports[2]["DiC"]
+    assert "results of score 0.5 or more" in reports[1]["notes"]
+    assert reports[2]["SBD"] == 0
 
 
 def test_table_per_class_prints_names_as_they_are(files, capsys):

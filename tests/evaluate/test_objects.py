@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskwise.evaluate.objects import (
+    above,
     box_iou,
     intersections,
     mask_areas,
@@ -72,3 +73,16 @@ def test_masks_of_different_pictures_are_refused(rle):
 def test_a_policy_for_masks_says_so_when_there_are_none():
     with pytest.raises(ValueError, match="the prediction has none"):
         present(None, "prediction")
+
+
+def test_above_keeps_detections_of_that_score_or_more_with_all_their_fields(comparison_of):
+    found = [(slice(0, 5), 0, 0.5), (slice(0, 9), 1, 0.4), (slice(3, 9), 2, 0.9)]
+    comparison = comparison_of(([(slice(0, 5), 0, False)], found), ([], []), classes=3)
+    kept = above(comparison, 0.5).pairs[0].found
+    assert kept.labels.tolist() == [0, 2]
+    assert kept.mask_scores.tolist() == kept.scores.tolist() == [0.5, 0.9]
+    assert mask_areas(kept.masks).tolist() == [5, 6]
+    assert len(above(comparison, 1).pairs[0].found) == 0
+    assert above(comparison, 1).pairs[0].truth is comparison.pairs[0].truth
+    for name in ("boxes", "quality"):
+        assert len(getattr(kept, name)) == 2

@@ -5,6 +5,7 @@ import json as json_format
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -14,21 +15,39 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from maskwise.evaluate.cityscapes import cityscapes
 from maskwise.evaluate.coco import coco
+from maskwise.evaluate.counting import counting
+from maskwise.evaluate.coverage import best_overlap, coverage, dice
 from maskwise.evaluate.errors import errors
 from maskwise.evaluate.files import Kind, load_comparison
-from maskwise.evaluate.objects import Comparison
+from maskwise.evaluate.keypoints import keypoints
+from maskwise.evaluate.objects import Comparison, above
+from maskwise.evaluate.panoptic import panoptic
 from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
+from maskwise.evaluate.region_ap import cihp, matching_iou, oxford, sds, voc07
 from maskwise.evaluate.report import Report
 
 Policy = Callable[[Comparison, str], Report]
 
 POLICIES: dict[str, Policy] = {
+    "best-overlap": best_overlap,
+    "cihp": cihp,
+    "cityscapes": cityscapes,
     "coco": coco,
+    "counting": counting,
+    "coverage": coverage,
+    "dice": dice,
+    "keypoints": keypoints,
+    "matching-iou": matching_iou,
+    "oxford": oxford,
+    "panoptic": panoptic,
     "quality": quality,
     "recall": recall,
+    "sds": sds,
     "tide": errors,
+    "voc07": voc07,
 }
 
 
@@ -48,6 +67,7 @@ def evaluate(
     *,
     iou: Kind = "segm",
     policy: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(POLICIES) + "}")] = "coco",
+    min_score: float | None = None,
     json: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
     """Compare COCO results with COCO ground truth.
@@ -57,10 +77,16 @@ def evaluate(
         results: COCO results; `score` ranks masks, `class_score` (else `score`) ranks boxes
         iou: what is compared
         policy: whose rules
+        min_score: leave out results whose `score` is lower
         json: one JSON object on standard output; what cannot be measured is null
     """
     judge = chosen(policy)
-    report = judge(load_comparison(truth, results, iou), iou)
+    comparison = load_comparison(truth, results, iou)
+    if min_score is None:
+        report = judge(comparison, iou)
+    else:
+        report = judge(above(comparison, min_score), iou)
+        report = replace(report, notes=(*report.notes, f"results of score {min_score:g} or more"))
     if json:
         print(json_format.dumps(report.to_json(), allow_nan=False))
     else:

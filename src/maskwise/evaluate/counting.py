@@ -2,7 +2,7 @@
 
 With c the count and e the error of an image: RMSE = sqrt(mean of e^2), relative RMSE = sqrt(mean of e^2 / (c + 1)), per
 class over images, then the mean over classes. "-nz" looks only at the images that have the class. Crowds are not
-counted. Legend: I images, K classes.
+counted, detections all (see `objects.above`). Legend: I images, K classes.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,11 @@ from maskwise.evaluate.integrate import mean_known
 from maskwise.evaluate.objects import Comparison
 from maskwise.evaluate.report import ClassRow, Report
 
-ALL = -np.inf
 
-
-def counting(comparison: Comparison, iou: str = "segm", *, min_score: float = ALL) -> Report:
+def counting(comparison: Comparison, iou: str = "segm") -> Report:
     """mRMSE, mRMSE-nz, relative mRMSE and relative mRMSE-nz. Nothing is compared: `iou` is only repeated."""
     names, pairs = comparison.categories.names, comparison.pairs
-    found = _table([p.found.labels[p.found.mask_scores >= min_score] for p in pairs], len(names))
+    found = _table([p.found.labels for p in pairs], len(names))
     counts = _table([p.truth.labels[~p.truth.crowd] for p in pairs], len(names))
     table = errors(found.astype(float), counts)
     return Report(
@@ -34,7 +32,7 @@ def counting(comparison: Comparison, iou: str = "segm", *, min_score: float = AL
             for k, (name, total) in enumerate(zip(names, counts.sum(axis=0), strict=True))
         ),
         data=comparison.data,
-        notes=("all detections" if min_score == ALL else f"detections of mask score {min_score} or more",),
+        notes=("-nz: images that have the class",),
     )
 
 

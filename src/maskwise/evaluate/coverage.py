@@ -1,8 +1,9 @@
 """How well the objects of a picture are covered: leaves (CVPPP), cars (KITTI) and proposals (best overlap).
 
 Classes are ignored except by best overlap: these data sets have one. Crowds are no ground truth, masks without a pixel
-do not exist, detections may overlap and each counts with all its pixels. An image without ground truth has no value in
-a mean over objects and is skipped there, but it counts in means of counts (DiC, AvgFP, AvgFN).
+do not exist, detections may overlap and each counts with all its pixels; all are asked (see `objects.above`). An image
+without ground truth has no value in a mean over objects and is skipped there, but it counts in means of counts (DiC,
+AvgFP, AvgFN).
 
 Legend: I the IoU of a detection p and a ground truth g of one image, |x| the pixels of x.
 """
@@ -19,19 +20,17 @@ from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.pixels import Shared, shared_of_masks
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
 
-ALL = -np.inf
-
 Numbers: TypeAlias = Callable[[Sequence[Shared]], dict[str, float]]
 
 
-def dice(comparison: Comparison, iou: str = "segm", *, min_score: float = ALL) -> Report:
+def dice(comparison: Comparison, iou: str = "segm") -> Report:
     """Leaf counting and segmentation: SBD, |DiC|, DiC and FGBGDice, each the mean over images."""
-    return _report("dice", comparison, iou, min_score, dice_numbers)
+    return _report("dice", comparison, iou, dice_numbers)
 
 
-def coverage(comparison: Comparison, iou: str = "segm", *, min_score: float = ALL) -> Report:
+def coverage(comparison: Comparison, iou: str = "segm") -> Report:
     """Cars of KITTI: MWCov, MUCov, AvgFP, AvgFN, AvgPr, AvgRe, ObjPr, ObjRe, and the foreground's."""
-    return _report("coverage", comparison, iou, min_score, coverage_numbers)
+    return _report("coverage", comparison, iou, coverage_numbers)
 
 
 def dice_numbers(images: Sequence[Shared]) -> dict[str, float]:
@@ -109,25 +108,21 @@ def best_overlap(comparison: Comparison, iou: str = "segm", *, any_class: bool =
             for name, count, value in zip(comparison.categories.names, counts, values, strict=True)
         ),
         data=comparison.data,
-        notes=("detections of any class" if any_class else "detections of the same class", "all detections, no limit"),
+        notes=("detections of any class" if any_class else "detections of the same class",),
     )
 
 
-def _report(policy: str, comparison: Comparison, iou: str, min_score: float, numbers: Numbers) -> Report:
+def _report(policy: str, comparison: Comparison, iou: str, numbers: Numbers) -> Report:
     if iou != "segm":
         raise ValueError(f"{policy} is about masks: iou must be 'segm', got {iou!r}")
     return Report(
         policy=policy,
         iou=iou,
-        numbers=numbers([shared_of_masks(pair, min_score) for pair in comparison.pairs]),
+        numbers=numbers([shared_of_masks(pair) for pair in comparison.pairs]),
         images=len(comparison.pairs),
         ground_truths=sum(count_ground_truths(comparison)),
         data=comparison.data,
-        notes=(
-            "classes ignored",
-            "all detections" if min_score == ALL else f"detections of mask score {min_score} or more",
-            "images without ground truth skipped except in counts",
-        ),
+        notes=("classes ignored", "images without ground truth skipped except in counts"),
     )
 
 

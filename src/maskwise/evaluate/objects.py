@@ -4,7 +4,7 @@ Here and in all of `evaluate`: N ground truths and D detections of one image, K 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 import hotcoco.mask
@@ -75,6 +75,18 @@ class Comparison:
     """which data set or split this is; every report repeats it"""
 
 
+def above(comparison: Comparison, min_score: float) -> Comparison:
+    """Only the detections whose mask score (`score` in files) is at least that.
+
+    Average precision needs no such cut; counting, best dice, coverage and panoptic quality do.
+    """
+    pairs = [
+        pair._replace(found=_selected(pair.found, np.flatnonzero(pair.found.mask_scores >= min_score)))
+        for pair in comparison.pairs
+    ]
+    return replace(comparison, pairs=tuple(pairs))
+
+
 def present(masks: tuple[RLE, ...] | None, what: str) -> tuple[RLE, ...]:
     """The masks, or a clear error where a policy for masks is asked of boxes."""
     if masks is None:
@@ -114,6 +126,19 @@ def mask_areas(masks: Sequence[RLE]) -> Int[np.ndarray, " n"]:
 def mask_boxes(masks: Sequence[RLE]) -> Float[np.ndarray, "n 4"]:
     """Tight x1 y1 x2 y2 boxes; zeros for an empty mask."""
     return xyxy(np.asarray(hotcoco.mask.to_bbox(plain(masks)), float).reshape(-1, 4))
+
+
+def _selected(found: Found, rows: Int[np.ndarray, " m"]) -> Found:
+    return Found(
+        labels=found.labels[rows],
+        boxes=found.boxes[rows],
+        scores=found.scores[rows],
+        quality=found.quality[rows],
+        mask_scores=found.mask_scores[rows],
+        masks=None if found.masks is None else tuple(found.masks[i] for i in rows.tolist()),
+        keypoints=None if found.keypoints is None else found.keypoints[rows],
+        areas=None if found.areas is None else found.areas[rows],
+    )
 
 
 def xywh(boxes: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:

@@ -21,8 +21,6 @@ from maskwise.evaluate.pixels import cross
 from maskwise.evaluate.report import ClassRow, Report
 from maskwise.rle import RLE
 
-ALL = -np.inf
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
@@ -62,18 +60,21 @@ class Tally:
         return {"PQ": self.iou / some, "SQ": sq, "RQ": rq}
 
 
-def panoptic(comparison: Comparison, iou: str = "segm", *, min_score: float = ALL) -> Report:
-    """PQ of things alone. Where detections overlap the one of the highest mask score is on top, where ground truths
-    overlap the smallest is; what is hidden altogether is no segment."""
+def panoptic(comparison: Comparison, iou: str = "segm") -> Report:
+    """PQ of things alone; what is no object is background and excuses nothing.
+
+    Where detections overlap the one of the highest mask score is on top, where ground truths overlap the smallest is;
+    what is hidden altogether is no segment.
+    """
     if iou != "segm":
         raise ValueError(f"panoptic is about masks: iou must be 'segm', got {iou!r}")
-    kept = "all detections" if min_score == ALL else f"detections of mask score {min_score} or more"
     return panoptic_quality(
-        [(_drawn_truth(pair), _drawn_found(pair, min_score)) for pair in comparison.pairs],
+        [(_drawn_truth(pair), _drawn_found(pair)) for pair in comparison.pairs],
         comparison.categories,
         things=range(len(comparison.categories)),
         data=comparison.data,
-        notes=("things only", kept, "overlaps resolved by score"),
+        zero_is_void=False,
+        notes=("things only", "no void", "overlaps resolved by score"),
     )
 
 
@@ -82,11 +83,12 @@ def panoptic_quality(
     categories: Categories,
     *,
     things: Collection[int],
+    zero_is_void: bool = True,
     data: str = "",
     notes: tuple[str, ...] = (),
 ) -> Report:
     """Of (truth, found) of each image. `things`: the labels of countable classes, the others are stuff."""
-    tallies = [tally(truth, found, len(categories)) for truth, found in images]
+    tallies = [tally(truth, found, len(categories), zero_is_void=zero_is_void) for truth, found in images]
     total = sum(tallies, start=_nothing(len(categories)))
     table = total.numbers()
     countable = np.isin(np.arange(len(categories)), list(things))
@@ -107,12 +109,12 @@ def panoptic_quality(
     )
 
 
-def tally(truth: Segmentation, found: Segmentation, classes: int) -> Tally:
-    """One image."""
+def tally(truth: Segmentation, found: Segmentation, classes: int, *, zero_is_void: bool = True) -> Tally:
+    """One image. Without void, pixels of id 0 in the truth are background."""
     crossed = cross(truth.map, found.map)
     rows, columns = _places(truth, crossed.first, "truth"), _places(found, crossed.second, "prediction")
     both = crossed.counts[np.ix_(rows, columns)]
-    void = crossed.counts[crossed.first == 0].sum(axis=0)[columns]
+    void = crossed.counts[(crossed.first == 0) & zero_is_void].sum(axis=0)[columns]
     areas = crossed.counts[:, columns].sum(axis=0)
     union = crossed.counts[rows].sum(axis=1)[:, None] + areas - both - void
     same = truth.labels[:, None] == found.labels
@@ -133,7 +135,7 @@ def drawn(
     labels: Int[np.ndarray, " n"],
     crowd: Bool[np.ndarray, " n"],
     *,
-    order: Int[np.ndarray, " m"],
+    order: Int[np.ndarray, " n"],
     size: tuple[int, int],
 ) -> Segmentation:
     """Masks painted on one map in that order, the last on top; what ends up hidden is left out."""
@@ -153,11 +155,10 @@ def _drawn_truth(pair: Pair) -> Segmentation:
     return drawn(masks, truth.labels, truth.crowd, order=order[::-1], size=truth.size)
 
 
-def _drawn_found(pair: Pair, min_score: float) -> Segmentation:
+def _drawn_found(pair: Pair) -> Segmentation:
     """From the lowest mask score to the highest; of equals the first in the file is on top."""
     found, masks = pair.found, present(pair.found.masks, "prediction")
     order = np.argsort(-found.mask_scores, kind="stable")
-    order = order[found.mask_scores[order] >= min_score]
     return drawn(masks, found.labels, np.zeros(len(found), bool), order=order[::-1], size=pair.truth.size)
 
 

@@ -65,10 +65,10 @@ def cross(first: Integer[np.ndarray, "h w"], second: Integer[np.ndarray, "h2 w2"
     return Cross(first_ids.astype(np.int64), second_ids.astype(np.int64), places.counts)
 
 
-def shared_of_masks(pair: Pair, min_score: float) -> Shared:
-    """Of an image of a comparison: detections with at least that mask score, ground truths that are no crowds."""
-    found = _chosen(present(pair.found.masks, "prediction"), pair.found.mask_scores >= min_score)
-    truth = _chosen(present(pair.truth.masks, "ground truth"), ~pair.truth.crowd)
+def shared_of_masks(pair: Pair) -> Shared:
+    """Of an image of a comparison; crowds are no ground truth."""
+    found = _drawn(present(pair.found.masks, "prediction"), np.ones(len(pair.found), bool))
+    truth = _drawn(present(pair.truth.masks, "ground truth"), ~pair.truth.crowd)
     all_found, all_truth = union(found, pair.truth.size), union(truth, pair.truth.size)
     return Shared(
         both=intersections(found, truth),
@@ -109,7 +109,7 @@ def union(masks: Sequence[RLE], size: tuple[int, int]) -> RLE:
     return {"size": list(size), "counts": merged["counts"].decode("ascii")}
 
 
-def _chosen(masks: Sequence[RLE], wanted: Bool[np.ndarray, " n"]) -> list[RLE]:
+def _drawn(masks: Sequence[RLE], wanted: Bool[np.ndarray, " n"]) -> list[RLE]:
     """Those wanted that have a pixel."""
     return [masks[i] for i in np.flatnonzero(wanted & (mask_areas(masks) > 0)).tolist()]
 

@@ -244,8 +244,8 @@ def _contour(mask: Bits, radius: float) -> _Contour:
         return _Contour(np.zeros(0, np.int64), near.reshape(-1))
     beyond = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     line = (mask ^ beyond[:-1, 1:]) | (mask ^ beyond[1:, :-1]) | (mask ^ beyond[1:, 1:])
-    window = tuple(_reach(line.any(axis=axis), int(radius)) for axis in (1, 0))
-    near[window] = distance_transform_edt(~line[window]) <= radius
+    window = tuple(_reach(np.asarray(line.any(axis=axis)), int(radius)) for axis in (1, 0))
+    near[window] = np.asarray(distance_transform_edt(~line[window])) <= radius
     return _Contour(np.flatnonzero(line), near.reshape(-1))
 
 
