@@ -31,6 +31,16 @@ def test_json_is_one_object_in_order(files, capsys, iou):
     assert "NaN" not in out
 
 
+def test_other_limits_and_thresholds(files, capsys):
+    assert main([*files, "--max-dets", "1", "5", "400", "--thresholds", "0.3", "0.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["max_dets"], found["thresholds"]) == ([1, 5, 400], [0.3, 0.5])
+    assert found["AP50"] < found["AP"]
+    assert {"AR1", "AR5", "AR400"} <= set(found)
+    assert main([*files, "--policy", "sds", "--max-dets", "400"]) == 2
+    assert "belong to coco and quality, not to 'sds'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "keypoints"])
 def test_table_names_its_policy(files, capsys, policy):
     assert main([*files, "--policy", policy]) == 0

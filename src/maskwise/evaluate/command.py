@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from maskwise.evaluate.cityscapes import cityscapes
-from maskwise.evaluate.coco import coco
+from maskwise.evaluate.coco import COCO, Settings, coco
 from maskwise.evaluate.counting import counting
 from maskwise.evaluate.coverage import best_overlap, coverage, dice
 from maskwise.evaluate.errors import errors
@@ -30,6 +31,9 @@ from maskwise.evaluate.region_ap import cihp, matching_iou, oxford, sds, voc07
 from maskwise.evaluate.report import Report
 
 Policy = Callable[[Comparison, str], Report]
+
+WITH_SETTINGS = {"coco": coco, "quality": quality}
+"""Policies that can be asked for other limits and thresholds than COCO's."""
 
 POLICIES: dict[str, Policy] = {
     "best-overlap": best_overlap,
@@ -67,6 +71,8 @@ def evaluate(
     *,
     iou: Kind = "segm",
     policy: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(POLICIES) + "}")] = "coco",
+    max_dets: tuple[int, ...] = COCO.max_dets,
+    thresholds: tuple[float, ...] = COCO.thresholds,
     min_score: float | None = None,
     json: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
@@ -77,10 +83,12 @@ def evaluate(
         results: COCO results; `score` ranks masks, `class_score` (else `score`) ranks boxes
         iou: what is compared
         policy: whose rules
+        max_dets: best detections of an image and class, for coco and quality; AP is told at the largest
+        thresholds: IoU from which a detection is right, for coco and quality
         min_score: leave out results whose `score` is lower
         json: one JSON object on standard output; what cannot be measured is null
     """
-    judge = chosen(policy)
+    judge = with_settings(policy, replace(COCO, max_dets=max_dets, thresholds=thresholds))
     comparison = load_comparison(truth, results, iou)
     if min_score is None:
         report = judge(comparison, iou)
@@ -100,6 +108,15 @@ def chosen(policy: str) -> Policy:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(f"unknown policy {policy!r}{hint}; known: {', '.join(sorted(POLICIES))}")
     return POLICIES[policy]
+
+
+def with_settings(policy: str, settings: Settings) -> Policy:
+    """The policy under other limits and thresholds, where it has any."""
+    if settings == COCO:
+        return chosen(policy)
+    if policy not in WITH_SETTINGS:
+        raise ValueError(f"--max-dets and --thresholds belong to {' and '.join(WITH_SETTINGS)}, not to {policy!r}")
+    return partial(WITH_SETTINGS[policy], settings=settings)
 
 
 def show(report: Report, console: Console) -> None:
