@@ -37,9 +37,12 @@ class Problem:
     """A plain sentence with the value found, what was expected, and what was done."""
     severity: Severity = "error"
 
+    @property
+    def place(self) -> str:
+        return f"{self.file}: {self.where}" if self.where else self.file
+
     def __str__(self) -> str:
-        place = f"{self.file}: {self.where}" if self.where else self.file
-        return f"{place}: {self.message} [{self.rule}]"
+        return f"{self.place}: {self.message} [{self.rule}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,42 @@
+"""JSON files: read whole with one kind of error, or looked into."""
+
+import json
+import re
+from pathlib import Path
+
+from maskwise.data.files import replacing
+
+_PEEK = 1 << 14
+_KEY = re.compile(rb'"(\w+)"\s*:')
+
+
+def load(path: Path) -> object:
+    """What the file holds."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+
+
+def save(path: Path, value: object) -> Path:
+    """Written whole or not at all; numbers that JSON has not are an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+    return path
+
+
+def first_keys(path: Path) -> frozenset[str]:
+    """Names of fields at the beginning of the file, at any depth; none where it is no JSON object."""
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return frozenset()
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PEEK).removeprefix(b"\xef\xbb\xbf").lstrip()
+    except OSError:
+        return frozenset()
+    return (
+        frozenset(key.decode("ascii", "replace") for key in _KEY.findall(start)) if start[:1] == b"{" else frozenset()
+    )
