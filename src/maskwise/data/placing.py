@@ -66,7 +66,8 @@ class Board:
         self.placed.append(placed)
         layer = placed.layer
         (rows, columns), here = overlap(layer.x0, layer.y0, layer.inside.shape, self.size)
-        own = np.pad(layer.inside[here], 1)
+        own = np.zeros((rows.stop - rows.start + 2, columns.stop - columns.start + 2), bool)
+        own[1:-1, 1:-1] = layer.inside[here]
         wide = own.copy()
         wide[:, 1:] |= own[:, :-1]
         wide[:, :-1] |= own[:, 1:]

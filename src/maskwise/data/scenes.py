@@ -235,11 +235,11 @@ class Scenes:
     # --- truth
 
     def _with_truth(self, pixels: UInt8[np.ndarray, "h w 3"], placed: list[Placed], dice: Dice) -> Scene:
-        visible = [v for v in _visible(placed, self.size) if np.count_nonzero(v.window.bits) >= self.visible]
+        visible = list(_visible(placed, self.size, self.visible))
         order = sorted(range(len(visible)), key=[dice.uniform() for _ in visible].__getitem__)
         chosen = [visible[i] for i in order]  # so that nothing learns depth or size from the order of instances
         crowd = torch.tensor([v.placed.body.crowd for v in chosen], dtype=torch.bool)
-        masks = Masks.of([v.window for v in chosen], self.size).tight()
+        masks = Masks.of([v.window for v in chosen], self.size)  # of tight windows
         targets = Targets(
             boxes=masks.windows.to(torch.float32),
             labels=_numbers(v.placed.body.label for v in chosen),
@@ -267,6 +267,9 @@ class SceneSamples:
 
     def __len__(self) -> int:
         return self.count
+
+    def size(self, _: int) -> Size:
+        return self.scenes.size
 
     def __getitem__(self, i: int) -> Sample:
         if not 0 <= i < self.count:
@@ -296,17 +299,21 @@ class _Visible(NamedTuple):
         return 0 <= row < h and 0 <= column < w and bool(self.window.bits[row, column])
 
 
-def _visible(placed: list[Placed], size: Size) -> Iterator[_Visible]:
+def _visible(placed: list[Placed], size: Size, least: int) -> Iterator[_Visible]:
+    """The bodies of which enough is seen, the nearest first."""
     taken = np.zeros(size, bool)
     for number, thing in enumerate(placed):
-        there, here = overlap(thing.layer.x0, thing.layer.y0, thing.layer.inside.shape, size)
+        (rows, columns), here = overlap(thing.layer.x0, thing.layer.y0, thing.layer.inside.shape, size)
         inside = thing.layer.inside[here]
-        bits = inside > taken[there]
-        taken[there] |= inside
-        whole = np.count_nonzero(inside)
-        hidden = 1 - np.count_nonzero(bits) / whole if whole else 0.0
-        parts = None if thing.layer.parts is None else thing.layer.parts[here]
-        yield _Visible(thing, number, Window(there[1].start, there[0].start, bits), hidden, parts)
+        bits = inside > taken[rows, columns]
+        taken[rows, columns] |= inside
+        if (shown := int(np.count_nonzero(bits))) < least:
+            continue
+        down, right = np.flatnonzero(bits.any(1)), np.flatnonzero(bits.any(0))
+        tight = slice(down[0], down[-1] + 1), slice(right[0], right[-1] + 1)
+        window = Window(int(columns.start + right[0]), int(rows.start + down[0]), bits[tight])
+        parts = None if thing.layer.parts is None else thing.layer.parts[here][tight]
+        yield _Visible(thing, number, window, 1 - shown / int(np.count_nonzero(inside)), parts)
 
 
 def _numbers(values: Iterable[int]) -> Int[Tensor, " n"]:

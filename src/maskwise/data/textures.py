@@ -206,15 +206,14 @@ def _line(dice: Dice, canvas: Planes, scale: float) -> None:
 def _specks(dice: Dice, canvas: Planes, count: int) -> None:
     """Dots of about a pixel, each shared by the four pixels nearest to it."""
     h, w = canvas.shape[1:]
-    y, x = (dice.grid(count) * np.float32(n - 1) for n in (h, w))
-    colours = np.array([_stain(dice) for _ in range(count)], np.float32).reshape(count, 3).T
-    top, left = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
-    for down in (0, 1):
-        for right in (0, 1):
-            share = (1 - np.abs(y - top - down)) * (1 - np.abs(x - left - right))
-            rows, columns = np.minimum(top + down, h - 1), np.minimum(left + right, w - 1)
+    y, x = (np.array([dice.uniform(0, n - 1) for _ in range(count)], np.float32) for n in (h, w))
+    colours = dice.grid(3, count) * np.float32(255)
+    top, left = y.astype(np.intp), x.astype(np.intp)
+    lower, further = y - top.astype(np.float32), x - left.astype(np.float32)
+    for rows, down in ((top, 1 - lower), (np.minimum(top + 1, h - 1), lower)):
+        for columns, right in ((left, 1 - further), (np.minimum(left + 1, w - 1), further)):
             old = canvas[:, rows, columns]
-            canvas[:, rows, columns] = old + (colours - old) * share.astype(np.float32)
+            canvas[:, rows, columns] = old + (colours - old) * (down * right)
 
 
 def _stroke(
