@@ -352,6 +352,8 @@ def test_impossible_requests_are_refused() -> None:
         Scenes().scene(-1)
     with pytest.raises(ValueError, match="still"):
         Scenes().clip(0)
+    with pytest.raises(ValueError, match="attribute table"):
+        Scenes(mode="parts").attribute_table()
 
 
 # --- modes

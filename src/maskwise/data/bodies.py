@@ -16,6 +16,7 @@ from maskwise.data.dice import Dice, Vector, turned
 from maskwise.data.shapes import PLAIN, SHAPES, Distance, Field, Form, limited
 from maskwise.data.sprites import drawn_sprite, sprite_reach
 from maskwise.data.textures import COLOURS, TEXTURES, Planes, Texture, centres, flat, painted, texture
+from maskwise.rle import Size
 
 NO_PART = -1
 Place = tuple[slice, slice]
@@ -183,9 +184,7 @@ def put(canvas: Planes, layer: Layer, *, lamp: Lamp, radius: float) -> None:
     window += (layer.colours[:, *here] - window) * layer.cover[here]
 
 
-def overlap(
-    x0: int, y0: int, shape: tuple[int, ...], size: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def overlap(x0: int, y0: int, shape: tuple[int, ...], size: Size) -> tuple[Place, Place]:
     """Where a window meets a picture: rows and columns of the picture, and of the window; empty where they do not."""
     top, bottom = min(max(y0, 0), size[0]), min(max(y0 + shape[0], 0), size[0])
     left, right = min(max(x0, 0), size[1]), min(max(x0 + shape[1], 0), size[1])

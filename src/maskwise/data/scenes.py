@@ -148,6 +148,8 @@ class Scenes:
 
     def attribute_table(self) -> tuple[tuple[str, ...], Float32[np.ndarray, "k a"]]:
         """Names of attributes (shapes, then colours), and 1 where a class has one: word vectors of the classes."""
+        if self.mode == "parts" or self.sprites is not None:
+            raise ValueError("only classes of shapes have an attribute table, not people or sprites")
         kinds = [_kind(name) for name in self.classes]
         names = (*SHAPES, *COLOURS)
         table = [[name in kind for name in names] for kind in kinds]
