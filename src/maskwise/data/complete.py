@@ -55,7 +55,7 @@ def _may_lack_rows(picture: "ImageFile.ImageFile") -> bool:
     """Rows that never came are black. Interlaced pictures come in another order, so any may."""
     width, height = picture.size
     last = picture.crop((0, height - 1, width, height))
-    return bool(picture.info.get("interlace")) or not any(last.tobytes())
+    return bool(picture.info.get("interlace")) or not last.tobytes().strip(b"\0")
 
 
 def _check_jpeg(picture: "ImageFile.ImageFile", file: BufferedIOBase, start: int) -> None:

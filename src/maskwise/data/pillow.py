@@ -4,8 +4,8 @@ Pillow is steered by globals: `Image.MAX_IMAGE_PIXELS` (checked again inside sev
 `ImageFile.LOAD_TRUNCATED_IMAGES = True` that turns half a file into a half-grey picture, and the filters of `warnings`,
 which make a harmless remark about a tag a failure under `-W error`. To set them for one call would change them for
 every thread and library of the process. Importing the same source files once more gives
-modules whose globals nobody else sees; the compiled half of Pillow keeps no such state and is shared. Costs about
-0.1 s, once, and no copy of a picture.
+modules whose globals nobody else sees; the compiled half of Pillow keeps no such state and is shared (so what libtiff
+prints about a damaged file is still printed). Costs about 0.1 s, once, and no copy of a picture.
 
 Here one picture is opened, within a limit of pixels and a list of formats. `images.py` is the only caller.
 """
