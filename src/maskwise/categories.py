@@ -22,6 +22,7 @@ class Categories:
     keypoints: tuple[str, ...] = ()
     keypoint_flip: tuple[int, ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
+    """Pairs of keypoints that are joined, by position from 0; COCO files count from 1."""
 
     def __post_init__(self) -> None:
         if not self.ids:

@@ -74,8 +74,9 @@ FILES = {
     "ico": encoded(RGB, "ICO", sizes=[(16, 16)]),
     "pcx": encoded(RGB, "PCX"),
     "sgi": encoded(RGB, "SGI"),
-    "dds": encoded(RGB, "DDS"),
 }
+if int(PIL.__version__.split(".")[0]) >= 13:  # before, Pillow filled what a DDS lacks with black
+    FILES["dds"] = encoded(RGB, "DDS")
 
 
 def outcome(data: bytes) -> np.ndarray | None:

@@ -171,8 +171,10 @@ def test_transparent_colour(depth: int) -> None:
 
 @pytest.mark.parametrize(("mode", "kind"), [("CMYK", "TIFF"), ("CMYK", "JPEG"), ("YCbCr", "TIFF"), ("YCbCr", "JPEG")])
 def test_printing_and_video_colours(mode: str, kind: str) -> None:
-    data = encoded(SMOOTH, kind, mode)
-    assert np.abs(read_image(data).astype(int) - SMOOTH).mean() < 4
+    even = SMOOTH[
+        : len(SMOOTH) // 2 * 2, : SMOOTH.shape[1] // 2 * 2
+    ]  # Pillow before 13 refuses YCbCr TIFFs of odd width
+    assert np.abs(read_image(encoded(even, kind, mode)).astype(int) - even).mean() < 4
 
 
 def test_lab() -> None:
