@@ -169,12 +169,15 @@ def test_transparent_colour(depth: int) -> None:
     np.testing.assert_array_equal(read_image(data, background=(1, 2, 3)), [[[1, 2, 3], [10, 20, 31]]])
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("CMYK", "TIFF"), ("CMYK", "JPEG"), ("YCbCr", "TIFF"), ("YCbCr", "JPEG")])
+COLOURS = [("CMYK", "TIFF"), ("CMYK", "JPEG"), ("YCbCr", "JPEG")]
+if int(PIL.__version__.split(".")[0]) >= 13:  # before, Pillow refused its own YCbCr TIFFs
+    COLOURS.append(("YCbCr", "TIFF"))
+
+
+@pytest.mark.parametrize(("mode", "kind"), COLOURS)
 def test_printing_and_video_colours(mode: str, kind: str) -> None:
-    even = SMOOTH[
-        : len(SMOOTH) // 2 * 2, : SMOOTH.shape[1] // 2 * 2
-    ]  # Pillow before 13 refuses YCbCr TIFFs of odd width
-    assert np.abs(read_image(encoded(even, kind, mode)).astype(int) - even).mean() < 4
+    data = encoded(SMOOTH, kind, mode)
+    assert np.abs(read_image(data).astype(int) - SMOOTH).mean() < 4
 
 
 def test_lab() -> None:
