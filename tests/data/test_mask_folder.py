@@ -129,6 +129,9 @@ def test_other_layouts_are_not_claimed(tmp_path, picture):
     picture(tmp_path / "images/a.png")
     picture(tmp_path / "masks/a.png")
     assert mask_folder.detect(tmp_path) is None
+    picture(tmp_path / "sub/val/images/a.png")
+    picture(tmp_path / "sub/val/masks/a.png")
+    assert mask_folder.detect(tmp_path / "sub") is None
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(0, 6))

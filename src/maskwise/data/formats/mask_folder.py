@@ -120,7 +120,12 @@ def _parts(root: Path) -> dict[str, Part]:
     if found:
         return found
     bowls = {"": _bowl(root, root)} | {folder.name: _bowl(root, folder) for folder in subfolders(root)}
-    return {name: part for name, part in bowls.items() if part.pairs}
+    return {name: part for name, part in bowls.items() if not all(map(_is_label_map, part.pairs))}
+
+
+def _is_label_map(pair: Pair) -> bool:
+    """Whether what lies in `masks/` has the name of the picture: an image of ids, not a mask."""
+    return pair.picture.stem in {path.stem for path in pictures_in(pair.labels)}
 
 
 def _apart(root: Path, pictures: Path, labels: Path) -> Part:

@@ -1,0 +1,230 @@
+"""`maskwise data check | stats | convert | preview`: tables for people, or one JSON object for programs.
+
+What is heavy is imported when a command runs: `maskwise data --help` needs no torch.
+"""
+
+import json as json_format
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import tyro
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from maskwise.data.dataset import DataSet
+
+FormatName = Literal["coco", "yolo", "labelme", "voc", "cityscapes", "label_map", "mask_folder"]
+"""The keys of `FORMATS`, which this module must not import."""
+
+Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+_FORMATS = f"(default: found out), one of {', '.join(get_args(FormatName))}"
+From = Annotated[
+    FormatName | None,
+    tyro.conf.arg(
+        name="from",
+        metavar="FORMAT",
+        help_behavior_hint=f"(default: found out), one of {', '.join(get_args(FormatName))}",
+    ),
+]
+Split = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")]
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0; 1 where `check` finds an error; 2 where the command line or the data cannot be read."""
+    commands: dict[str, Callable[..., int]] = {"check": check, "stats": stats, "convert": convert, "preview": preview}
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands, args=argv, prog="maskwise data", description="Check, count, convert and look at a data set."
+        )
+    except SystemExit as stop:  # how the option parser ends: 0 after help, 2 after a wrong option
+        return stop.code if isinstance(stop.code, int) else 2
+    except (ValueError, OSError) as error:
+        print(f"maskwise data: {error}", file=sys.stderr)
+        return 2
+
+
+def check(
+    source: Source,
+    *,
+    from_: From = None,
+    split: Split = None,
+    pixels: Flag = False,
+    most: int = 5,
+    workers: int = 0,
+    json: Flag = False,
+) -> int:
+    """Name what is wrong with a data set; exit code 1 where there is an error.
+
+    Args:
+        source: folder of the data set, or its annotation file
+        from_: format of the source
+        split: part of the data set, such as train or val
+        pixels: decode all pictures, not only their headers
+        most: examples shown of each problem
+        workers: processes to share the work; worth it from some thousand pictures on
+        json: one JSON object on standard output
+    """
+    from maskwise.data import tables
+    from maskwise.data.check import check as check_all
+
+    start = time.perf_counter()
+    splits = _opened(source, from_, split)
+    problems = check_all(*splits, pixels=pixels, workers=workers)
+    pictures = sum(map(len, splits))
+    counts = tables.counted(problems)
+    if json:
+        totals = {f"{severity}s": count for severity, count in counts.items()}
+        _print({**_head(source, splits), "pictures": pictures, **totals, "problems": [asdict(p) for p in problems]})
+    else:
+        console = Console()
+        tables.show_problems(console, problems, most=most)
+        console.print(tables.verdict(problems, pictures).append(f"  {time.perf_counter() - start:.1f} s", "dim"))
+    return 1 if counts["error"] else 0
+
+
+def stats(
+    source: Source,
+    *,
+    from_: From = None,
+    split: Split = None,
+    most: int = 20,
+    workers: int = 0,
+    json: Flag = False,
+) -> int:
+    """Count pictures, instances, classes and sizes.
+
+    Args:
+        source: folder of the data set, or its annotation file
+        from_: format of the source
+        split: part of the data set, such as train or val
+        most: classes shown
+        workers: processes to share the work; worth it from some thousand pictures on
+        json: one JSON object on standard output
+    """
+    from maskwise.data import tables
+    from maskwise.data.stats import stats as measure
+
+    splits = _opened(source, from_, split)
+    measured = [measure(data, workers=workers) for data in splits]
+    if json:
+        _print({**_head(source, splits), "splits": [asdict(one) for one in measured]})
+    else:
+        Console().print(tables.stats_tables(measured, most=most))
+    return 0
+
+
+def convert(
+    source: Source,
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    *,
+    to: FormatName,
+    from_: From = None,
+    split: Split = None,
+    link: Flag = False,
+    exist_ok: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Write a data set in another format, and count what that loses.
+
+    Args:
+        source: folder of the data set, or its annotation file
+        out: folder to write to
+        to: format to write
+        from_: format of the source
+        split: part of the data set, such as train or val
+        link: lay links to the pictures instead of copies
+        exist_ok: write into a folder that holds something already
+        json: one JSON object on standard output
+    """
+    from maskwise.data import tables
+    from maskwise.data.convert import convert as write
+
+    if out.exists() and not exist_ok and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already; choose another place, or allow it with --exist-ok")
+    splits = _opened(source, from_, split)
+    written = [write(data, out, to, link=link) for data in splits]
+    if json:
+        rows = [{**asdict(one), "problems": len(one.problems)} for one in written]
+        _print({**_head(source, splits), "to": to, "out": str(out), "splits": rows})
+        return 0
+    console = Console()
+    for one in written:
+        name = Text.assemble((one.split, "bold"), f": {tables.plural(one.pictures, 'picture')}")
+        console.print(name.append(f" with {tables.plural(one.instances, 'instance')} written as {to} to {out}"))
+        if one.losses:
+            console.print(tables.losses_table(one.losses))
+        if one.problems:
+            console.print(Text(f"{tables.plural(len(one.problems), 'problem')} in what was read: see check", "yellow"))
+    return 0
+
+
+def preview(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE|scenes")],
+    *,
+    out: Path | None = None,
+    from_: From = None,
+    split: Split = None,
+    count: int = 12,
+    cell: int = 320,
+    json: Flag = False,
+) -> int:
+    """Draw some pictures with their masks on one sheet.
+
+    Args:
+        source: folder of the data set, or its annotation file; the word scenes for synthetic ones
+        out: PNG to write; previews/<name of the source>.png if not given
+        from_: format of the source
+        split: part of the data set, such as train or val; drawn is the first
+        count: how many pictures, spread over the data set
+        cell: pixels of a side of each
+        json: one JSON object on standard output
+    """
+    from maskwise.data import sheets
+    from maskwise.data.images import write_image
+    from maskwise.draw import contact_sheet, overlay
+
+    if count < 1 or cell < 16:
+        raise ValueError(f"at least one picture of 16 pixels is needed, got --count {count} --cell {cell}")
+    is_synthetic = str(source) == "scenes" and not source.exists()
+    if is_synthetic:
+        cells = sheets.of_scenes(count, cell)
+    else:
+        cells = sheets.of_data(_opened(source, from_, split)[0], count, cell)
+    target = out or Path("previews") / f"{source.resolve().stem}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    drawn = [
+        overlay(c.pixels, c.found, c.categories, colours="part" if c.by_part else "instance", labels=c.labels)
+        for c in cells
+    ]
+    write_image(target, contact_sheet(drawn, [c.caption for c in cells], cell=cell))
+    if json:
+        _print({"source": str(source), "file": str(target), "pictures": [c.caption for c in cells]})
+    else:
+        Console().print(Text.assemble("wrote ", (str(target), "bold"), f": {len(cells)} pictures"))
+    return 0
+
+
+def _opened(source: Path, format: str | None, split: str | None) -> "Sequence[DataSet]":
+    """The split that is wanted, or all."""
+    from maskwise.data.formats.table import FORMATS
+    from maskwise.data.open import detected, open_data
+
+    if not source.exists():
+        raise ValueError(f"{source}: there is no such file or folder")
+    format = format or detected(source)
+    wanted = FORMATS[format].splits(source) if split is None else (split,)
+    return [open_data(source, format=format, split=name or None) for name in wanted]
+
+
+def _head(source: Path, splits: "Sequence[DataSet]") -> dict[str, object]:
+    return {"source": str(source), "format": splits[0].format, "splits": [data.split for data in splits]}
+
+
+def _print(value: Mapping[str, object]) -> None:
+    print(json_format.dumps(value, ensure_ascii=False, allow_nan=False))
