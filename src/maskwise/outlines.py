@@ -49,7 +49,7 @@ def fill(polygons: Sequence[Polygon], size: Size) -> Window:
     windows = [_without(_draw([p.outer], size), _draw(p.holes, size)) for p in polygons if p.holes]
     if solid := [p.outer for p in polygons if not p.holes]:
         windows.append(_draw(solid, size))
-    return windows[0] if len(windows) == 1 else _union(windows)
+    return windows[0] if len(windows) == 1 else union(windows)
 
 
 def simplify(ring: np.ndarray, tolerance: float) -> np.ndarray:
@@ -154,7 +154,8 @@ def _without(whole: Window, holes: Window) -> Window:
     return whole._replace(bits=bits)
 
 
-def _union(windows: list[Window]) -> Window:
+def union(windows: Sequence[Window]) -> Window:
+    """Everything that any of them shows."""
     windows = [w for w in windows if w.bits.size]
     if not windows:
         return Window(0, 0, np.zeros((0, 0), bool))

@@ -54,7 +54,7 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
     problems = Problems(path.name if root.is_file() else relative(root, path))
     images = usable_images(entries(content, "images", problems), problems)
     annotations = entries(content, "annotations", problems)
-    used = Counter(a["category_id"] for a in annotations if isinstance(a.get("category_id"), int))
+    used = Counter(id_ for entry in annotations if isinstance(id_ := entry.get("category_id"), int))
     categories = read_categories(entries(content, "categories", problems), used, problems)
     pictures = Pictures.of(root, path, split, [str(entry["file_name"]) for entry in images])
     packed = read_rows(annotations, images, categories, problems)
@@ -83,7 +83,7 @@ def write(
         images.append(image)
         rows = _annotations(item, categories, segmentation)
         losses["instances without pixels"] += len(item.labelled) - len(rows)
-        losses += unheld(item.labelled, held=("crowd flags", "stated areas", "areas", "keypoints", "scores"))
+        losses += unheld(item.labelled, held=("crowd flags", "stated areas", "keypoints", "scores"))
         annotations += [row | {"image_id": place} for row in rows]
     losses["image ids"] = _number(images)
     losses["annotation ids"] = _number(annotations)

@@ -47,7 +47,7 @@ def entries(content: Mapping[str, object], table: str, problems: Problems) -> li
     return [row for row in rows if isinstance(row, dict)]
 
 
-def read_categories(rows: Sequence[Entry], used: Counter[object], problems: Problems) -> Categories:
+def read_categories(rows: Sequence[Entry], used: Counter[int], problems: Problems) -> Categories:
     """Sorted by id, so that all splits of a data set have the same labels. `used`: annotations of each id."""
     named: dict[int, str] = {}
     for row in rows:
@@ -76,7 +76,7 @@ def read_categories(rows: Sequence[Entry], used: Counter[object], problems: Prob
     )
 
 
-def _told_apart(named: dict[int, str], used: Counter[object], problems: Problems) -> dict[int, str]:
+def _told_apart(named: dict[int, str], used: Counter[int], problems: Problems) -> dict[int, str]:
     """Two ids of one name: an unused one goes (Roboflow writes such), else the later one gets its id as an addition."""
     kept: dict[int, str] = {}
     for id_ in sorted(named, key=lambda i: not used[i]):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from maskwise.data.dataset import Severity
 from maskwise.outlines import Polygon
@@ -84,7 +84,7 @@ def one_ring(polygons: Sequence[Polygon]) -> Float[np.ndarray, "k 2"]:
     """
     rings = [ring for polygon in polygons for ring in (polygon.outer, *polygon.holes)]
     trunk = max((polygon.outer for polygon in polygons), key=len)
-    tree = cKDTree(trunk)
+    tree = KDTree(trunk)
     hung: dict[int, list[np.ndarray]] = {}
     for ring in rings:
         if ring is not trunk:

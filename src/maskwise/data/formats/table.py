@@ -6,7 +6,7 @@ from typing import Protocol
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Written
-from maskwise.data.formats import cityscapes, label_map, mask_folder, voc
+from maskwise.data.formats import cityscapes, coco, label_map, labelme, mask_folder, voc, yolo
 
 
 class Format(Protocol):
@@ -30,6 +30,9 @@ class Format(Protocol):
 
 
 FORMATS: Mapping[str, Format] = {
+    "coco": coco,
+    "yolo": yolo,
+    "labelme": labelme,
     "voc": voc,
     "cityscapes": cityscapes,
     "label_map": label_map,

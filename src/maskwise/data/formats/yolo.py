@@ -1,0 +1,357 @@
+"""YOLO segmentation: `data.yaml`, pictures below images/, and beside that labels/ with a text file a picture.
+
+A line is `class x y x y ...` in shares of the width and the height; an odd count of coordinates ends in a confidence,
+as Ultralytics writes predictions. One ring a line, so holes and parts are joined by keyholes (`rings.one_ring`): paths
+of no width that the even-odd rule does not see, so that masks read back pixel for pixel. Classes are numbered from 0.
+Not held: crowds (left out, not turned into objects), ids, quality, keypoints. A picture without a label file counts as
+one without objects.
+
+PyYAML reads the configuration: a parser of our own would differ from it in quotes, escapes and anchors.
+"""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+
+from maskwise import outlines
+from maskwise.categories import Categories
+from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
+from maskwise.data.files import replacing
+from maskwise.data.formats.coco_index import Problems
+from maskwise.data.formats.folders import one_split, relative, visible
+from maskwise.data.formats.painting import unheld
+from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.rings import FARTHEST, one_ring, usable
+from maskwise.data.images import IMAGE_SUFFIXES, image_size, list_images
+from maskwise.masks import Masks
+from maskwise.outlines import Polygon
+from maskwise.rle import Size, Window
+from maskwise.structures import Instances, Targets
+
+SPLITS = ("train", "val", "test")
+DIGITS = 9
+"""After the point: exact to a thousandth of a pixel in a picture of a million."""
+_BOX = 4
+
+
+class Listing(NamedTuple):
+    """What a `data.yaml` says."""
+
+    file: Path
+    root: Path
+    categories: Categories
+    splits: Mapping[str, tuple[str, ...]]
+    """Folders of pictures, or text files that list them."""
+
+
+def detect(root: Path) -> str | None:
+    path = _yaml_in(root)
+    return None if path is None else f"{path.name} has names and splits"
+
+
+def splits(root: Path) -> tuple[str, ...]:
+    return tuple(_listing(root).splits)
+
+
+def read(root: Path, *, split: str | None = None) -> DataSet:
+    listing = _listing(root)
+    split = one_split(root, tuple(listing.splits), split)
+    problems = Problems(relative(listing.root, listing.file))
+    records: dict[str, Record] = {}
+    without = 0
+    for source in listing.splits[split]:
+        folder, pictures = _pictures(listing, source, problems)
+        for path in pictures:
+            name = _name(listing.root, folder, path)
+            if name in records:
+                problems.add(source, "duplicate-file", f"{name} is listed twice; it was read once", "warning")
+                continue
+            labels = _labels_of(path)
+            without += not labels.is_file()
+            decode = partial(_labelled, listing.root, path, labels, listing.categories)
+            records[name] = Record(name=name, path=path, id=name, size=None, labelled=decode)
+        if not source.endswith(".txt"):
+            problems.found.extend(_orphans(listing.root, folder, pictures))
+    if without:
+        message = f"{without} of {len(records)} pictures have no label file; they count as without objects"
+        problems.add(split, "missing-labels", message, "warning")
+    return DataSet("yolo", listing.root, split, listing.categories, tuple(records.values()), tuple(problems.found))
+
+
+def write(root: Path, categories: Categories, items: Iterable[Item], *, split: str = "train") -> Written:
+    """`images/<split>/`, `labels/<split>/` and `data.yaml`, to which a further split is added."""
+    losses: Counter[str] = Counter()
+    if categories.ids != tuple(range(len(categories))):
+        losses["category ids"] = len(categories)
+    config = _config(root, categories, split)
+    files, taken = [], {}
+    for item in items:
+        name = inner_name(item.name, split)
+        key = claim(taken, name.with_suffix("").as_posix(), item)
+        if name.suffix.lower() not in IMAGE_SUFFIXES:
+            raise ValueError(f"{item.name}: expected the name of a picture, such as {key}.png")
+        files += put_picture(item, root / "images" / split / name)
+        lines, lost = _lines(item)
+        losses += lost
+        files.append(_save(root / "labels" / split / f"{key}.txt", "".join(f"{line}\n" for line in lines)))
+    (root / "images" / split).mkdir(parents=True, exist_ok=True)
+    files.append(_save(root / "data.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True)))
+    return Written(tuple(files), losses)
+
+
+# The configuration
+
+
+def _yaml_in(root: Path) -> Path | None:
+    """The file that says what the classes are called and where the splits are."""
+    paths = [root] if root.is_file() else visible(root)
+    candidates = [p for p in paths if p.suffix.lower() in (".yaml", ".yml") and p.is_file()]
+    candidates.sort(key=lambda p: p.stem not in ("data", "dataset"))
+    for path in candidates:
+        try:
+            content = _parse(path)
+        except ValueError:
+            if path.stem in ("data", "dataset"):
+                return path  # so that reading it says what is wrong
+            continue
+        if "names" in content and not content.keys().isdisjoint(SPLITS):
+            return path
+    return None
+
+
+def _parse(path: Path) -> dict[object, object]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: not readable as YAML: {str(error).splitlines()[0] if str(error) else error!r}"
+        ) from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected names and splits, got {type(content).__name__}")
+    return content
+
+
+def _listing(root: Path) -> Listing:
+    path = _yaml_in(root)
+    if path is None:
+        raise ValueError(f"{root}: no YAML file with 'names' and one of {', '.join(SPLITS)}")
+    content = _parse(path)
+    base = path.parent
+    stated = content.get("path")
+    if isinstance(stated, str) and (base / stated).is_dir():
+        base = base / stated
+    found: dict[str, tuple[str, ...]] = {}
+    for name in (*SPLITS, "valid"):
+        value = content.get(name)
+        sources = value if isinstance(value, list) else [value]
+        if value and all(isinstance(source, str) for source in sources):
+            found[name] = tuple(str(source) for source in sources)
+        elif value:
+            raise ValueError(f"{path}: {name!r} must be a path or a list of paths, got {value!r:.80}")
+    return Listing(path, base, _categories(content.get("names"), path), found)
+
+
+def _categories(names: object, path: Path) -> Categories:
+    """Classes are numbered from 0 in a list, as they say in a mapping."""
+    match names:
+        case list():
+            numbered: dict[object, object] = dict(enumerate(names))
+        case dict():
+            numbered = dict(names)
+        case _:
+            raise ValueError(f"{path}: 'names' must be a list or numbers with names, got {type(names).__name__}")
+    ids = [id_ for id_ in numbered if type(id_) is int and id_ >= 0]
+    if len(ids) != len(numbered):
+        raise ValueError(f"{path}: classes are numbered 0, 1, 2 ..., got {list(numbered)!r:.120}")
+    try:
+        return Categories(names=tuple(str(numbered[id_]) for id_ in sorted(ids)), ids=tuple(sorted(ids)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _config(root: Path, categories: Categories, split: str) -> dict[str, object]:
+    """What is in the root already, with this split; it must name the same classes."""
+    names = dict(enumerate(categories.names))
+    path = root / "data.yaml"
+    known = _parse(path) if path.is_file() else {}
+    if known and known.get("names") != names:
+        raise ValueError(f"{path} names other categories; write to another folder")
+    return {**{str(k): v for k, v in known.items() if k != "names"}, split: f"images/{split}", "names": names}
+
+
+# Pictures and their labels
+
+
+def _pictures(listing: Listing, source: str, problems: Problems) -> tuple[Path, list[Path]]:
+    """The folder, and the pictures in it or in a list."""
+    plain = source.replace("\\", "/")
+    # Roboflow writes '../train/images' for what lies beside the file.
+    choices = [
+        base / inner for base in (listing.root, listing.file.parent) for inner in (plain, plain.removeprefix("../"))
+    ]
+    path = next((choice for choice in choices if choice.exists()), choices[0])
+    if path.is_dir():
+        return path, list_images(path)
+    if path.suffix.lower() != ".txt":
+        raise ValueError(f"{listing.file}: there is no folder {source}")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        inner = line.strip().replace("\\", "/")
+        if not inner:
+            continue
+        if "\0" in inner:
+            problems.add(f"{path.name} line {number}", "missing-image", f"no file has the name {inner!r:.80}; left out")
+            continue
+        options = [path.parent / inner, listing.root / inner]
+        found.append(next((option for option in options if option.exists()), options[0]))
+    return path.parent, found
+
+
+def _name(root: Path, folder: Path, path: Path) -> str:
+    """Relative to the root; of pictures elsewhere, the folder that was named and what is below it."""
+    inner = _absolute(path)
+    for base, prefix in ((root, ""), (folder, f"{folder.name}/")):
+        if inner.is_relative_to(_absolute(base)):
+            return prefix + inner.relative_to(_absolute(base)).as_posix()
+    return path.name
+
+
+def _absolute(path: Path) -> Path:
+    """Without '..', links not followed."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _labels_of(picture: Path) -> Path:
+    """The last folder called images is labels."""
+    parts = list(picture.parent.parts)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts) / f"{picture.stem}.txt"
+
+
+def _orphans(root: Path, folder: Path, pictures: Sequence[Path]) -> list[Problem]:
+    """Label files without a picture, of a folder that was read as a whole."""
+    labels = _labels_of(folder / "x").parent
+    if labels == folder or not labels.is_dir():
+        return []
+    known = {_labels_of(path) for path in pictures}
+    found = [path for path in sorted(labels.rglob("*.txt")) if path not in known and path.name != "classes.txt"]
+    return [
+        Problem(relative(root, path), "", "missing-image", "there is no picture for these labels") for path in found
+    ]
+
+
+# Lines
+
+
+class _Line(NamedTuple):
+    number: int
+    label: int
+    window: Window
+    confidence: float | None
+
+
+def _labelled(root: Path, picture: Path, labels: Path, categories: Categories) -> Labelled:
+    size, problems = image_size(picture), Problems(relative(root, labels))
+    lines = [
+        line for row in _rows(labels, problems) if (line := _decoded(*row, size, categories, problems)) is not None
+    ]
+    masks = Masks.of([line.window for line in lines], size)
+    targets = Targets.from_masks(masks, torch.tensor([line.label for line in lines], dtype=torch.int64))
+    return Labelled(targets, tuple(line.number for line in lines), tuple(problems.found), _scores(lines))
+
+
+def _rows(labels: Path, problems: Problems) -> list[tuple[int, list[str]]]:
+    """Words of each line that has any."""
+    try:
+        text = labels.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        problems.add("", "unreadable-labels", f"{error}; left out")
+        return []
+    return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
+
+
+def _decoded(number: int, words: list[str], size: Size, categories: Categories, problems: Problems) -> _Line | None:
+    where = f"line {number}"
+    try:
+        values = [float(word) for word in words]
+    except ValueError:
+        values = [math.nan]
+    if not all(abs(value) <= FARTHEST for value in values):
+        problems.add(where, "bad-number", f"expected numbers that can be shares, got {' '.join(words)!r:.80}; left out")
+        return None
+    class_, *shares = values
+    if class_ != int(class_) or not categories.has_id(int(class_)):
+        problems.add(where, "unknown-category", f"there is no class {words[0]:.40}; left out")
+        return None
+    if len(shares) in (_BOX, _BOX + 1):
+        problems.add(where, "box-only", "a box, but no outline; left out")
+        return None
+    confidence = shares.pop() if len(shares) % 2 else None
+    if len(shares) < _BOX:
+        problems.add(where, "degenerate-polygon", f"{len(shares)} coordinates, expected 6 or more; left out")
+        return None
+    points = np.array(shares).reshape(-1, 2) * (size[1], size[0])
+    ring = usable(points, size, partial(problems.add, where))
+    if ring is None:
+        return None
+    window = outlines.fill([Polygon(ring, [])], size)
+    if not window.bits.any():
+        problems.add(where, "empty-mask", "the mask has no pixel in the picture; left out")
+        return None
+    return _Line(number, categories.label(int(class_)), window, confidence)
+
+
+def _scores(lines: Sequence[_Line]) -> Scores | None:
+    """The one confidence ranks boxes and masks; no quality is known."""
+    given = [line.confidence for line in lines if line.confidence is not None]
+    if not given or len(given) < len(lines):
+        return None
+    scores = torch.tensor(given, dtype=torch.float32)
+    return Scores(scores=scores, quality=torch.ones_like(scores), mask_scores=scores)
+
+
+def _lines(item: Item) -> tuple[list[str], Counter[str]]:
+    """One an instance that has pixels and is no crowd; of predictions the mask score is the confidence."""
+    labelled = item.labelled
+    areas = labelled.masks.area().tolist()
+    crowd = labelled.crowd.tolist() if isinstance(labelled, Targets) else [False] * len(areas)
+    losses = unheld(labelled, held=("crowd flags",))
+    losses["crowd regions left out"] = sum(crowd)
+    losses["instances without pixels"] = areas.count(0)
+    if isinstance(labelled, Instances):
+        losses["qualities"] = losses.pop("scores", 0)
+    lines = []
+    for i, polygons in enumerate(labelled.masks.outlines()):
+        if areas[i] and not crowd[i]:
+            shares = one_ring(polygons) / (item.size[1], item.size[0])
+            confidence = [float(labelled.mask_scores[i])] if isinstance(labelled, Instances) else []
+            lines.append(
+                " ".join([str(int(labelled.labels[i])), *map(_short, [*shares.ravel().tolist(), *confidence])])
+            )
+    return lines, +losses
+
+
+def _short(number: float) -> str:
+    return f"{number:.{DIGITS}f}".rstrip("0").rstrip(".")
+
+
+def _save(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
+    return path

@@ -1,0 +1,40 @@
+"""Open a data set of any format: what it is, is found out and said."""
+
+import logging
+from pathlib import Path
+
+from maskwise.data.dataset import DataSet
+from maskwise.data.formats.table import FORMATS
+
+log = logging.getLogger(__name__)
+
+
+def open_data(path: Path | str, *, format: str | None = None, split: str | None = None) -> DataSet:
+    """The index of a data set in a folder, or given by its annotation file. `format` and `split` where they are not
+    clear."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder")
+    format = format or detected(path)
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+    return FORMATS[format].read(path, split=split)
+
+
+def detected(path: Path) -> str:
+    """The name of the one format that the path looks like."""
+    reasons = candidates(path)
+    if not reasons:
+        raise ValueError(f"{path} looks like none of the formats {', '.join(FORMATS)}; say which it is")
+    if len(reasons) > 1:
+        shown = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        raise ValueError(f"{path} looks like more than one format: {shown}; say which it is")
+    [(name, reason)] = reasons.items()
+    log.info("%s: %s, because %s", path, name, reason)
+    return name
+
+
+def candidates(path: Path) -> dict[str, str]:
+    """Formats that the path may have, each with the reason."""
+    reasons = {name: known.detect(path) for name, known in FORMATS.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
