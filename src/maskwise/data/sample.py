@@ -10,7 +10,7 @@ from torch import Tensor
 from maskwise.rle import Size
 from maskwise.structures import Targets
 
-Pixels = UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]
+Pixels = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 """RGB; bytes, or numbers in 0..1."""
 
 

@@ -1,0 +1,50 @@
+"""Where samples come from: anything with a length and samples by their position."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from maskwise.data.dataset import DataSet
+from maskwise.data.images import MAX_PIXELS, image_size, read_image
+from maskwise.data.sample import Sample
+from maskwise.rle import Size
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Picklable, and the same sample for the same position, since workers hold copies."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class SizedSource(Source, Protocol):
+    """One that knows the sizes of its pictures without decoding them."""
+
+    def size(self, i: int, /) -> Size: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """The pictures and annotations of a data set, read when they are asked for."""
+
+    data: DataSet
+    max_pixels: int = MAX_PIXELS
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def size(self, i: int) -> Size:
+        record = self.data[i]
+        return record.size or image_size(record.path, max_pixels=self.max_pixels)
+
+    def __getitem__(self, i: int) -> Sample:
+        record = self.data[i]
+        read = record.labelled()
+        pixels = torch.from_numpy(read_image(record.path, max_pixels=self.max_pixels)).permute(2, 0, 1).contiguous()
+        sample = Sample(pixels=pixels, targets=read.targets, name=record.name)
+        errors = sum(problem.severity == "error" for problem in read.problems)
+        return sample.losing("left out or mended when read", errors)
