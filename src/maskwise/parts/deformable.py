@@ -1,0 +1,32 @@
+"""Deformable convolution (Dai et al., 2017), and how it takes the place of ordinary ones in a backbone."""
+
+from collections.abc import Iterable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+
+class DeformableConvolution(nn.Module):
+    """A convolution whose taps are moved by what a second one predicts: not at all, to begin with."""
+
+    def __init__(self, plain: nn.Conv2d):
+        super().__init__()
+        self.weight, self.bias = plain.weight, plain.bias
+        self.geometry = {k: getattr(plain, k) for k in ("stride", "padding", "dilation")}
+        taps = plain.kernel_size[0] * plain.kernel_size[1]
+        self.offset = nn.Conv2d(plain.in_channels, 2 * taps, plain.kernel_size, **self.geometry)
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return deform_conv2d(x, self.offset(x), self.weight, self.bias, **self.geometry)
+
+
+def deform(stages: Iterable[nn.Module]) -> None:
+    """Replace every ungrouped 3x3 convolution of some stages."""
+    for stage in stages:
+        for module in list(stage.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3) and child.groups == 1:
+                    setattr(module, name, DeformableConvolution(child))

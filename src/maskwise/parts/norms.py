@@ -1,0 +1,73 @@
+"""Normalisation: batch norm with fixed statistics, group norm, and how one replaces the other in a network."""
+
+from math import gcd
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Norm = Literal["frozen", "batch", "group"]
+"""Batch norm that never changes (small batches would spoil it), ordinary batch norm, or group norm."""
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm as a fixed scale and shift of each channel, in one pass and with nothing kept for the gradient."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, activation: nn.Module | None = None):
+        super().__init__()
+        self.eps = eps
+        self.activation = activation or nn.Identity()
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return self.activation(torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype)))
+
+
+def group_norm(channels: int, *, groups: int = 32) -> nn.GroupNorm:
+    """32 groups (Wu & He, 2018), or the most below that which divide the channels."""
+    return nn.GroupNorm(gcd(channels, groups), channels)
+
+
+def after(convolution: nn.Conv2d, norm: Norm | None) -> nn.Module:
+    """A convolution, and the norm that follows it."""
+    if norm is None:
+        return convolution
+    make = {"frozen": FrozenBatchNorm, "batch": nn.BatchNorm2d, "group": group_norm}[norm]
+    return nn.Sequential(convolution, make(convolution.out_channels))
+
+
+def replace(network: nn.Module, norm: Norm) -> None:
+    """Put another norm in the place of every batch norm. Statistics are kept where the new one has any."""
+    if norm == "batch":
+        return
+    make = _frozen if norm == "frozen" else _grouped
+    for name, child in list(network.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(network, name, make(child))
+        else:
+            replace(child, norm)
+
+
+def _frozen(old: nn.BatchNorm2d) -> FrozenBatchNorm:
+    new = FrozenBatchNorm(old.num_features, eps=old.eps, activation=_activation(old))
+    state = {k: v for k, v in old.state_dict().items() if k in new.state_dict()}
+    new.load_state_dict(state)
+    return new
+
+
+def _grouped(old: nn.BatchNorm2d) -> nn.Module:
+    activation = _activation(old)
+    new = group_norm(old.num_features)
+    return new if activation is None else nn.Sequential(new, activation)
+
+
+def _activation(old: nn.BatchNorm2d) -> nn.Module | None:
+    """Some of timm's norms have the activation in them."""
+    found = getattr(old, "act", None)
+    return found if isinstance(found, nn.Module) and not isinstance(found, nn.Identity) else None

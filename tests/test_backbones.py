@@ -1,0 +1,153 @@
+from typing import get_args
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from maskwise import backbones
+from maskwise.backbones import Name, build, last_stage, load
+from maskwise.parts.norms import FrozenBatchNorm
+
+
+@pytest.mark.parametrize("name", get_args(Name))
+def test_each_gives_c2_to_c5(name):
+    backbone = build(name).eval()
+    with torch.no_grad():
+        found = backbone(torch.rand(1, 3, 64, 96))
+    assert backbone.strides == (4, 8, 16, 32)
+    assert [tuple(f.shape) for f in found] == [
+        (1, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, backbone.strides, strict=True)
+    ]
+
+
+def test_chosen_stages_and_a_dilated_last_one():
+    backbone = build("resnet18", stages=(4, 5), dilate=True)
+    assert backbone.strides == (16, 16)
+    assert [f.shape[-1] for f in backbone(torch.rand(1, 3, 64, 64))] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("resnet18", "conv1"), ("vgg16", "features_7"), ("convnext_tiny", "stem_0")]
+)
+def test_stem_and_first_stage_can_be_frozen(name, stem):
+    backbone = build(name, frozen=2, norm="batch")
+    trained = {n.split(".")[1] for n, p in backbone.named_parameters() if p.requires_grad}
+    fixed = {n.split(".")[1] for n, p in backbone.named_parameters() if not p.requires_grad}
+    assert stem in fixed
+    assert trained
+    assert not trained & fixed
+
+
+def test_a_frozen_norm_is_batch_norm_in_evaluation_with_its_activation():
+    plain = timm.create_model("tf_efficientnet_lite0", features_only=True)
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight)
+            nn.init.uniform_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    pixels = torch.rand(1, 3, 64, 64)
+    expected = plain.eval()(pixels)
+    backbones.norms.replace(plain, "frozen")
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+    for mine, theirs in zip(plain.train()(pixels), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_group_norm_fits_all_widths():
+    backbone = build("tf_efficientnet_lite0", norm="group")
+    assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm) for m in backbone.modules())
+    assert all(f.isfinite().all() for f in backbone(torch.rand(2, 3, 32, 32)))
+
+
+def test_deformable_convolutions_start_as_plain_ones():
+    torch.manual_seed(0)
+    plain = build("resnet18")
+    torch.manual_seed(0)
+    deformed = build("resnet18", deformable=(3, 4, 5))
+    assert sum("offset" in n for n, _ in deformed.named_parameters()) == 2 * 12
+    pixels = torch.rand(1, 3, 64, 64)
+    for mine, theirs in zip(deformed(pixels), plain(pixels), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def classifier(name):
+    torch.manual_seed(3)
+    network = timm.create_model(name)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+    return network
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "tf_efficientnet_lite0"])
+def test_weights_of_a_classifier_come_from_a_file(tmp_path, name):
+    whole = classifier(name)
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in whole.state_dict().items()}}, tmp_path / "weights.pth")
+    for file in ("weights.safetensors", "weights.pth"):
+        backbone = build(name, weights=tmp_path / file, norm="batch")
+        mine, theirs = list(backbone.parameters()), dict(whole.named_parameters())
+        assert torch.equal(mine[0], next(iter(theirs.values())))
+        pixels = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            expected = whole.eval().forward_intermediates(pixels, intermediates_only=True)[-1]
+            torch.testing.assert_close(backbone.eval()(pixels)[-1], expected, rtol=1e-4, atol=1e-4)
+
+
+def efficientnet_pytorch(state):
+    """The same weights under the names of the other implementation."""
+    stages = [(int(s), int(i)) for s, i in {tuple(k.split(".")[1:3]) for k in state if k.startswith("blocks")}]
+    number = {place: n for n, place in enumerate(sorted(stages))}
+    renamed = {}
+    for key, value in state.items():
+        if not key.startswith("blocks"):
+            renamed[{"conv_stem": "_conv_stem", "bn1": "_bn0"}.get(key.split(".")[0], "_x") + key[key.index(".") :]] = (
+                value
+            )
+            continue
+        _, s, i, layer, rest = key.split(".")
+        wide = f"blocks.{s}.{i}.conv_pwl.weight" in state
+        names = ("_bn0", "_bn1", "_bn2") if wide else ("_bn1", "_bn2")
+        norms = dict(zip(("bn1", "bn2", "bn3"), names, strict=False))
+        convolutions = {"conv_pw": "_expand_conv" if wide else "_project_conv", "conv_pwl": "_project_conv"}
+        name = {**norms, **convolutions, "conv_dw": "_depthwise_conv"}[layer]
+        renamed[f"_blocks.{number[int(s), int(i)]}.{name}.{rest}"] = value
+    return renamed
+
+
+def test_weights_of_efficientnet_pytorch_are_translated(tmp_path):
+    state = classifier("tf_efficientnet_lite0").state_dict()
+    foreign = efficientnet_pytorch(
+        {k: v for k, v in state.items() if not k.startswith(("conv_head", "bn2", "classifier"))}
+    )
+    save_file(foreign, tmp_path / "lite0.safetensors")
+    backbone = build("tf_efficientnet_lite0", weights=tmp_path / "lite0.safetensors", norm="batch")
+    for key, value in backbone.network.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_missing_weights_are_named(tmp_path):
+    network = timm.create_model("resnet18", features_only=True)
+    state = network.state_dict()
+    del state["layer3.0.conv1.weight"]
+    with pytest.raises(ValueError, match=r"some\.pth lacks 1 of .*layer3\.0\.conv1\.weight"):
+        load(network, state, source="some.pth")
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        build("resnet18", weights=tmp_path / "evil.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_last_stage_of_a_resnet_stands_alone():
+    assert last_stage("resnet18")(torch.rand(2, 256, 14, 14)).shape == (2, 512, 7, 7)
+    with pytest.raises(ValueError, match="vgg16"):
+        last_stage("vgg16")
