@@ -131,7 +131,8 @@ def _of_split(data: DataSet, pictures: Sequence[Examined]) -> Iterator[Problem]:
     elif not total:
         yield Problem(place, "", "no-instances", f"none of the {len(pictures)} pictures has an instance")
     else:
-        yield from _shares(place, pictures, total)
+        said = {problem.rule for problem in data.problems}  # a reader may have counted crowds in its index
+        yield from (problem for problem in _shares(place, pictures, total) if problem.rule not in said)
         if unused := [name for label, name in enumerate(data.categories.names) if not counts[label]]:
             shown = ", ".join(unused[:8]) + (" ..." if len(unused) > 8 else "")
             message = f"{len(unused)} of {len(data.categories)} categories have no instance: {shown}"

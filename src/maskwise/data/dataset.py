@@ -5,10 +5,12 @@ with file and reason; a bad annotation is left out or mended and becomes a `Prob
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -123,6 +125,17 @@ class DataSet:
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
+
+
+def crowds_as_instances(data: DataSet) -> DataSet:
+    """The same data with no crowds: for sets whose tool marked every mask as one."""
+    records = tuple(replace(record, labelled=partial(_without_crowds, record.labelled)) for record in data.records)
+    return replace(data, records=records)
+
+
+def _without_crowds(labelled: Callable[[], Labelled]) -> Labelled:
+    read = labelled()
+    return replace(read, targets=replace(read.targets, crowd=torch.zeros_like(read.targets.crowd)))
 
 
 def picture_problem(record: Record) -> Problem | None:

@@ -88,6 +88,8 @@ def mask_of(segmentation: object, size: Size, complain: Complain) -> Window | No
     match segmentation:
         case None | []:
             complain("no-mask", "there is no segmentation; left out")
+        case [int() | float(), *_]:
+            complain("bad-mask", "a segmentation is a list of polygons, this is one list of numbers; left out")
         case list():
             return _of_polygons(segmentation, size, complain)
         case dict():
@@ -128,7 +130,10 @@ def _of_polygons(parts: list[object], size: Size, complain: Complain) -> Window 
         if numbers is None:
             complain("bad-number", f"polygon {i} of {len(parts)} is no list of finite numbers; left out")
         elif len(numbers) % 2:
-            complain("degenerate-polygon", f"polygon {i} of {len(parts)} has an odd count of {len(numbers)} numbers")
+            complain(
+                "degenerate-polygon",
+                f"polygon {i} of {len(parts)} has an odd count of {len(numbers)} numbers; left out",
+            )
         elif (ring := usable(numbers.reshape(-1, 2), size, complain)) is not None:
             rings.append(Polygon(ring, []))
     return outlines.fill(rings, size) if rings else None

@@ -79,7 +79,7 @@ def read_categories(rows: Sequence[Entry], used: Counter[int], problems: Problem
 def _told_apart(named: dict[int, str], used: Counter[int], problems: Problems) -> dict[int, str]:
     """Two ids of one name: an unused one goes (Roboflow writes such), else the later one gets its id as an addition."""
     kept: dict[int, str] = {}
-    for id_ in sorted(named, key=lambda i: not used[i]):
+    for id_ in sorted(named, key=lambda i: (not used[i], i)):
         name = named[id_]
         if name in kept.values():
             done = f"it is called {name} ({id_}) here" if used[id_] else "no annotation has it; left out"

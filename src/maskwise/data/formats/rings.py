@@ -5,7 +5,7 @@ and what reaches far out of the picture is cut off. Legend: k corners, as x, y.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -19,6 +19,7 @@ FARTHEST = 1e9
 """Coordinates beyond this are no places in a picture but damage."""
 
 
+@runtime_checkable
 class Complain(Protocol):
     """Takes down one thing that is wrong with one annotation."""
 
