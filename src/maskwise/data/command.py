@@ -115,7 +115,8 @@ def stats(
     if json:
         _print({**_head(source, splits), "splits": [asdict(one) for one in measured]})
     else:
-        Console().print(tables.stats_tables(measured, most=most))
+        console = Console()
+        console.print(tables.stats_tables(measured, width=console.width, most=most))
     return 0
 
 

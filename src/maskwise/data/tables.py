@@ -61,12 +61,12 @@ def verdict(problems: Sequence[Problem], pictures: int) -> Text:
     return text.append(f" in {plural(pictures, 'picture')}")
 
 
-def stats_tables(splits: Sequence[Stats], *, most: int = MANY) -> RenderableType:
-    """Splits side by side; then the classes with a bar each."""
+def stats_tables(splits: Sequence[Stats], *, width: int, most: int = MANY) -> RenderableType:
+    """Splits side by side; then the classes, with a bar each where the width allows it."""
     table = _table("", *(one.split or "all" for one in splits))
     for name, values in _rows(splits):
         table.add_row(name, *values)
-    return Group(table, "", _classes(splits, most))
+    return Group(table, "", _classes(splits, most, width))
 
 
 def losses_table(losses: Mapping[str, int]) -> Table:
@@ -77,10 +77,10 @@ def losses_table(losses: Mapping[str, int]) -> Table:
 
 
 def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column(first, style="cyan", overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(first, style="cyan", no_wrap=True)
     for name in others:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
     return table
 
 
@@ -106,7 +106,7 @@ def _rows(splits: Sequence[Stats]) -> list[tuple[str, list[str]]]:
     return [(name, values) for name, values in rows.items() if set(values) != {"–"}]
 
 
-def _classes(splits: Sequence[Stats], most: int) -> RenderableType:
+def _classes(splits: Sequence[Stats], most: int, width: int) -> RenderableType:
     by_name: dict[str, list[ClassStats | None]] = {
         row.name: [None for _ in splits] for one in splits for row in one.classes
     }
@@ -115,8 +115,10 @@ def _classes(splits: Sequence[Stats], most: int) -> RenderableType:
             by_name[row.name][place] = row
     total = {name: sum(row.instances for row in rows if row) for name, rows in by_name.items()}
     order = sorted(by_name, key=lambda name: -total[name])
-    table = _table("class", *(one.split or "instances" for one in splits), "pictures", "small", "medium", "large")
-    table.add_column("")
+    headings = [*(one.split or "instances" for one in splits), "pictures", "small", "medium", "large"]
+    table = _table("class", *headings)
+    taken = max(map(len, order[:most]), default=0) + sum(max(6, len(heading)) + 2 for heading in headings) + 2
+    bar = min(BAR, width - taken)
     for name in order[:most]:
         rows = [row for row in by_name[name] if row]
         table.add_row(
@@ -124,7 +126,7 @@ def _classes(splits: Sequence[Stats], most: int) -> RenderableType:
             *(f"{row.instances:,}" if row else "–" for row in by_name[name]),
             f"{sum(row.pictures for row in rows):,}",
             *(_percent(sum(getattr(row, size) for row in rows), total[name]) for size in ("small", "medium", "large")),
-            _bar(total[name], max(total.values())),
+            *([_bar(total[name] / max(1, *total.values()), bar)] if bar >= 4 else []),
         )
     if len(order) > most:
         rest = sum(total[name] for name in order[most:])
@@ -132,10 +134,9 @@ def _classes(splits: Sequence[Stats], most: int) -> RenderableType:
     return table
 
 
-def _bar(count: int, most: int) -> Text:
-    eighths = round(count / max(1, most) * BAR * 8)
-    partial = "▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else ""
-    return Text("█" * (eighths // 8) + partial or ("▏" if count else ""), "blue")
+def _bar(share: float, width: int) -> Text:
+    eighths = max(round(share * width * 8), 1 if share else 0)
+    return Text("█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else ""), "blue")
 
 
 def _spread(spread: Spread | None) -> str:

@@ -161,7 +161,7 @@ def _labelled(root: Path, pair: Pair, classes: Path, categories: Categories, col
         if label is not None:
             kept.append(i)
             labels.append(label)
-    orphans = int((~np.isin(of_class.ids, (0, VOID)) & (found.ids == 0)).sum())
+    orphans = int(((of_class.ids != 0) & (of_class.ids != VOID) & (found.ids == 0)).sum())
     if orphans:
         message = f"{orphans} pixels have a class but belong to no instance; they were left out"
         problems.append(Problem(file, "", "class-without-instance", message, "warning"))
@@ -171,10 +171,12 @@ def _labelled(root: Path, pair: Pair, classes: Path, categories: Categories, col
 
 def _class_of(values: Int32[np.ndarray, " n"], categories: Categories) -> tuple[int | None, str]:
     """Label of most of the pixels of an instance, and what is odd about them."""
-    counts = Counter(values[~np.isin(values, (0, VOID))].tolist())
-    if not counts:
+    counts = np.bincount(values, minlength=VOID + 1)
+    counts[[0, VOID]] = 0
+    number = int(counts.argmax())
+    most = int(counts[number])
+    if not most:
         return None, _LEFT_OUT
-    number, most = counts.most_common(1)[0]
     if not categories.has_id(number):
         return None, f"class {number} has no name; it was left out"
     label = categories.label(number)
