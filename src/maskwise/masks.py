@@ -77,8 +77,7 @@ class Masks:
         cls, ids: Integer[np.ndarray, "H W"], *, background: Sequence[int] = (0,)
     ) -> tuple["Masks", tuple[int, ...]]:
         """One mask for each id in an image of ids, and the ids in ascending order."""
-        values, dense = np.unique(ids, return_inverse=True)
-        dense = dense.reshape(ids.shape) + 1
+        values, dense = _renumbered(ids)
         windows, found = [], []
         for number, (value, place) in enumerate(zip(values.tolist(), ndimage.find_objects(dense), strict=True), 1):
             if value not in background:
@@ -354,6 +353,18 @@ def _common(first: _Packed, second: _Packed) -> int:
     mine = first.bits[x0 - first.word : x1 - first.word, y0 - first.row : y1 - first.row]
     theirs = second.bits[x0 - second.word : x1 - second.word, y0 - second.row : y1 - second.row]
     return int(np.bitwise_count(mine & theirs).sum(dtype=np.int64))
+
+
+def _renumbered(ids: Integer[np.ndarray, "H W"]) -> tuple[Integer[np.ndarray, " n"], Integer[np.ndarray, "H W"]]:
+    """The ids in ascending order, and the image with 1, 2, 3 ... in their places."""
+    if not ids.size or ids.min() < 0 or ids.max() > max(ids.size, 2**16):
+        values, dense = np.unique(ids, return_inverse=True)
+        return values, dense.reshape(ids.shape) + 1
+    whole = ids.astype(np.intp, copy=False)
+    values = np.flatnonzero(np.bincount(whole.ravel()))  # to count is much faster than to sort
+    places = np.zeros(int(values[-1]) + 1, np.int32)
+    places[values] = np.arange(1, len(values) + 1)
+    return values, places[whole]
 
 
 def _tight(window: Window) -> Window:
