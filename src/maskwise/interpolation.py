@@ -35,6 +35,14 @@ def grid_weights(
     return _scatter(near, share * (1 - (at - low)), pixels) + _scatter(near + 1, share * (at - low), pixels)
 
 
+def coverage(
+    start: Float[Tensor, " k"], end: Float[Tensor, " k"], first: Int[Tensor, " k"], pixels: int
+) -> Float[Tensor, "k p"]:
+    """Share of each pixel, from `first` on, that lies between start and end."""
+    pixel = torch.arange(pixels, device=start.device) + first[:, None]
+    return (torch.minimum(end[:, None], pixel + 1) - torch.maximum(start[:, None], pixel)).clamp(min=0)
+
+
 class Pasting(Protocol):
     """One way to draw a small mask into a box, along one axis."""
 

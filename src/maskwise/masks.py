@@ -255,6 +255,19 @@ class Masks:
             out[part] = down @ stack @ across.mT
         return out
 
+    def area_inside(self, boxes: Float[Tensor, "k 4"], which: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+        """How much of mask `which[i]` lies in box i, in pixels; of pixels that the box cuts, the share inside."""
+        out = boxes.new_zeros(len(boxes))
+        offsets, windows = self._offsets(), self.windows[which]
+        shape = (windows[:, 2:] - windows[:, :2]).flip(1)
+        for part, h, w in _stacks(shape, cells=_cells(boxes.device)):
+            at, window = boxes[part], windows[part]
+            down = interpolation.coverage(at[:, 1], at[:, 3], window[:, 1], h)  # k h
+            across = interpolation.coverage(at[:, 0], at[:, 2], window[:, 0], w)  # k w
+            stack = self._stack(offsets[which[part]], shape[part], h, w).to(boxes.dtype)  # k h w
+            out[part] = (down[:, None] @ stack @ across[..., None])[:, 0, 0]
+        return out
+
     # --- out
 
     def crops(self) -> list[Window]:

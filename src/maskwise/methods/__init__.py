@@ -1,0 +1,47 @@
+"""All methods: the only list of them. Each is the file of its name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.structures import Images, Instances, Losses, Targets
+
+
+class Method(Protocol):
+    """What each is, besides a `torch.nn.Module`."""
+
+    def forward(self, images: Images, targets: list[Targets]) -> Losses: ...
+
+    def predict(self, images: Images) -> list[Instances]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    title: str
+    year: int
+    venue: str
+    family: Literal["two-stage"]
+    config: type
+    build: Callable[[Any], Method]
+    """From an instance of `config`."""
+
+
+METHODS = {
+    "mask_rcnn": Entry(
+        title="Mask R-CNN",
+        year=2017,
+        venue="ICCV",
+        family="two-stage",
+        config=mask_rcnn.Config,
+        build=mask_rcnn.build,
+    ),
+    "ms_rcnn": Entry(
+        title="Mask Scoring R-CNN",
+        year=2019,
+        venue="CVPR",
+        family="two-stage",
+        config=ms_rcnn.Config,
+        build=ms_rcnn.build,
+    ),
+}

@@ -1,0 +1,294 @@
+"""Mask R-CNN. Kaiming He, Georgia Gkioxari, Piotr Dollár, Ross Girshick, ICCV 2017. https://arxiv.org/abs/1703.06870
+
+A region proposal network finds boxes, a box head names and refines them, and beside it a small fully convolutional head
+draws one mask per class in each box. RoIAlign reads the features of a box without rounding it. The classes of a mask do
+not compete: which one it is, is for the box head to say.
+
+Differs from the paper in: trained in one piece and not RPN first; coordinates are continuous, as in Detectron2, which
+is worth 1 AP together with longer training (`convention` brings back the older ones); proposals are chosen for each
+picture and not over all of a batch; the C4 variant runs its last stage once more for the masks' regions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskwise import backbones, boxes
+from maskwise.masks import Masks
+from maskwise.parts import losses, matching, roi
+from maskwise.parts.box_head import BoxHead, Detected, convolutions_and_layer, two_layers
+from maskwise.parts.convention import CONVENTIONS, ConventionName
+from maskwise.parts.fpn import FPN
+from maskwise.parts.mask_head import ConvolutionalMaskHead, LinearMaskHead, masks_of
+from maskwise.parts.norms import Norm
+from maskwise.parts.roi import Operator, Pool, Regions
+from maskwise.parts.rpn import RPN
+from maskwise.structures import Images, Instances, Losses, Targets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    num_classes: int
+    variant: Literal["fpn", "c4", "dc5"] = "fpn"
+    """Features from a pyramid, from C4 with C5 as the head, or from a dilated C5."""
+    backbone: backbones.Name = "resnet50"
+    weights: backbones.Weights = None
+    """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
+    norm: Norm = "frozen"
+    """Of the backbone."""
+    frozen_stages: int = 0
+    """Stages of the backbone that are not trained; 2 in the published recipes, which start from ImageNet weights."""
+    deformable: tuple[int, ...] = ()
+    """Stages of the backbone with deformable convolutions; (3, 4, 5) in the papers."""
+    width: int = 256
+    """Channels of the pyramid and of the mask head."""
+    hidden: int = 1024
+    """Width of the linear layers."""
+    head_norm: Norm | None = None
+    """Of the pyramid and the heads; with one, the box head has four convolutions and one layer."""
+    rpn_convolutions: int = 1
+    operator: Operator = "align"
+    """How features of a region are read."""
+    reduce: Literal["average", "maximum"] = "average"
+    """How the points of a bin become one number."""
+    mask_head: Literal["fcn", "mlp2", "mlp3"] = "fcn"
+    """Convolutions, or two or three linear layers."""
+    mask_loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Each class for itself, or all classes and background in competition."""
+    class_agnostic: bool = False
+    """One mask for all classes."""
+    anchor_samples: int = 256
+    """Anchors of a picture that the RPN learns from."""
+    region_samples: int = 512
+    """Regions of a picture that the heads learn from, a quarter of them with an object."""
+    per_level_train: int = 2000
+    """Boxes of each level that go into suppression."""
+    per_level_test: int = 1000
+    proposals_train: int = 1000
+    """Boxes of a picture that come out of it."""
+    proposals_test: int = 1000
+    min_score: float = 0.05
+    """Boxes that score less are not reported."""
+    nms_iou: float = 0.5
+    soft_nms_sigma: float | None = None
+    """Lower the scores of overlapping boxes instead of dropping these; 0.6 in Mask Scoring R-CNN's tables."""
+    max_instances: int = 100
+    """Most instances of a picture."""
+    convention: ConventionName = "continuous"
+    """Arithmetic of the implementation that the weights come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads features of regions and takes them through a stage: the model's, and registered there, once."""
+
+    pool: Pool
+    stage: nn.Module
+
+    def __call__(
+        self, levels: Sequence[Float[Tensor, "b _ _ _"]], regions: Sequence[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "n c s s"]:
+        return self.stage(self.pool(levels, regions))
+
+    def at(self, size: int) -> "Reader":
+        """The same with another number of cells."""
+        return replace(self, pool=replace(self.pool, size=size))
+
+
+class MaskBranch(nn.Module):
+    """What Mask R-CNN adds to Faster R-CNN. Methods that change the masks pass in their own."""
+
+    def __init__(self, cfg: Config, channels: int, pool: Reader):
+        super().__init__()
+        self.cfg, self.pool = cfg, pool
+        self.head = mask_head(cfg, channels)
+
+    def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
+        logits = self.head(self.pool(levels, [r.positive for r in regions]))
+        return {"mask": mask_loss(self.cfg, logits, regions, wanted(self.cfg, logits, regions, targets))}
+
+    def draw(
+        self, levels: list[Tensor], regions: Sequence[Float[Tensor, "_ 4"]], labels: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n m m"], Float[Tensor, " n"]]:
+        """A mask in each region for its class, as probabilities, and how good it may be."""
+        drawn = probabilities(self.cfg, self.head(self.pool(levels, regions)), labels)
+        return drawn, drawn.new_ones(len(drawn))
+
+
+MakeBranch = Callable[[Config, int, Reader], nn.Module]
+
+
+class MaskRCNN(nn.Module):
+    def __init__(self, cfg: Config, *, branch: MakeBranch = MaskBranch):
+        super().__init__()
+        self.cfg = cfg
+        convention = CONVENTIONS[cfg.convention]
+        self.backbone, self.neck, self.last_stage = _trunk(cfg)
+        channels = cfg.width if isinstance(self.neck, FPN) else self.backbone.channels[-1]
+        strides = self.backbone.strides
+        if cfg.variant == "fpn":
+            self.rpn_strides = (*strides, 2 * strides[-1])
+            sizes = [[8.0 * stride] for stride in self.rpn_strides]
+        else:
+            self.rpn_strides, sizes = strides, [[32.0, 64.0, 128.0, 256.0, 512.0]]
+        self.rpn = RPN(
+            channels, sizes=sizes, strides=self.rpn_strides, convention=convention, convolutions=cfg.rpn_convolutions
+        )
+        sides = (14, 14) if cfg.variant == "c4" else (7, 14)
+        box_pool, mask_pool = (
+            Pool(size=side, strides=strides, convention=convention, operator=cfg.operator, reduce=cfg.reduce)
+            for side in sides
+        )
+        self.box_pool = Reader(box_pool, self.last_stage)
+        body, features = _body(cfg, channels)
+        self.box_head = BoxHead(body, features, cfg.num_classes, convention=convention)
+        self.mask = branch(cfg, features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage))
+
+    def forward(self, images: Images, targets: list[Targets]) -> Losses:
+        cfg = self.cfg
+        objects = [matching.objects(t) for t in targets]
+        levels = self.levels(images)
+        found = self.rpn(levels)
+        proposals = self.rpn.propose(found, images.sizes, per_level=cfg.per_level_train, keep=cfg.proposals_train)
+        regions = [
+            roi.draw(p, o, crowds=t.boxes[t.crowd], background=cfg.num_classes, total=cfg.region_samples)
+            for p, o, t in zip(proposals, objects, targets, strict=True)
+        ]
+        named = self.box_head(self.box_pool(levels, [r.boxes for r in regions]))
+        return {
+            **self.rpn.loss(found, objects, total=cfg.anchor_samples),
+            **self.box_head.loss(named, regions, objects),
+            **self.mask(levels, regions, objects),
+        }
+
+    @torch.no_grad()
+    def predict(self, images: Images) -> list[Instances]:
+        levels = self.levels(images)
+        detected = self.detect(levels, images)
+        drawn, quality = self.mask.draw(levels, [d.boxes for d in detected], torch.cat([d.labels for d in detected]))
+        counts = [len(d.boxes) for d in detected]
+        parts = zip(detected, drawn.float().split(counts), quality.float().split(counts), strict=True)
+        return [_instances(self.cfg, images, i, *part) for i, part in enumerate(parts)]
+
+    def levels(self, images: Images) -> list[Float[Tensor, "b c _ _"]]:
+        """What the heads look at."""
+        return self.neck(self.backbone(images.normalized(self.backbone.mean, self.backbone.std)))
+
+    def detect(self, levels: list[Tensor], images: Images) -> list[Detected]:
+        """Boxes in the pictures inside the padding."""
+        cfg = self.cfg
+        proposals = self.rpn.propose(
+            self.rpn(levels), images.sizes, per_level=cfg.per_level_test, keep=cfg.proposals_test
+        )
+        named = self.box_head(self.box_pool(levels, proposals))
+        return list(
+            self.box_head.detect(
+                named,
+                proposals,
+                images.sizes,
+                min_score=cfg.min_score,
+                nms_iou=cfg.nms_iou,
+                soft_sigma=cfg.soft_nms_sigma,
+                most=cfg.max_instances,
+            )
+        )
+
+
+def build(cfg: Config) -> MaskRCNN:
+    return MaskRCNN(cfg)
+
+
+# --- masks, for this and for methods that draw them in the same way
+
+
+def mask_head(cfg: Config, channels: int) -> nn.Module:
+    outputs = 1 if cfg.class_agnostic else cfg.num_classes + (cfg.mask_loss == "softmax")
+    if cfg.mask_head == "fcn":
+        convolutions = 0 if cfg.variant == "c4" else 4
+        return ConvolutionalMaskHead(channels, outputs, width=cfg.width, convolutions=convolutions, norm=cfg.head_norm)
+    size = 7 if cfg.variant == "c4" else 14
+    return LinearMaskHead(channels, outputs, size=size, layers=int(cfg.mask_head[-1]), hidden=cfg.hidden)
+
+
+def wanted(
+    cfg: Config, logits: Float[Tensor, "n c m m"], regions: list[Regions], targets: list[Targets]
+) -> Float[Tensor, "n m m"]:
+    """The objects in the grids of the masks."""
+    convention = CONVENTIONS[cfg.convention]
+    found = masks_of(regions, targets, cells=logits.shape[-1], convention=convention)
+    return found.to(logits.dtype)
+
+
+def mask_loss(
+    cfg: Config, logits: Float[Tensor, "n c m m"], regions: list[Regions], truth: Float[Tensor, "n m m"]
+) -> Float[Tensor, ""]:
+    labels = torch.cat([r.positive_labels for r in regions])
+    if cfg.mask_loss == "softmax":
+        classes = torch.where(truth >= 0.5, labels[:, None, None], cfg.num_classes)
+        return F.cross_entropy(logits, classes, reduction="sum") / max(truth.numel(), 1)
+    return losses.binary(of_class(cfg, logits, labels), truth)
+
+
+def of_class(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n m m"]:
+    return logits[:, 0] if cfg.class_agnostic else losses.own(logits, labels)
+
+
+def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n m m"]:
+    """Of each region, for its class."""
+    return (
+        losses.own(logits.softmax(1), labels) if cfg.mask_loss == "softmax" else of_class(cfg, logits, labels).sigmoid()
+    )
+
+
+# --- how the variants are put together
+
+
+def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, nn.Module]:
+    """Backbone, what is between it and the heads, and the stage that each region goes through alone."""
+    stages = {"fpn": (2, 3, 4, 5), "c4": (4,), "dc5": (5,)}[cfg.variant]
+    backbone = backbones.build(
+        cfg.backbone,
+        norm=cfg.norm,
+        weights=cfg.weights,
+        stages=stages,
+        dilate=cfg.variant == "dc5",
+        frozen=cfg.frozen_stages,
+        deformable=cfg.deformable,
+    )
+    neck = FPN(backbone.channels, cfg.width, norm=cfg.head_norm) if cfg.variant == "fpn" else nn.Identity()
+    if cfg.variant != "c4":
+        return backbone, neck, nn.Identity()
+    return backbone, neck, backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights)
+
+
+def _body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
+    """What turns the features of a region into a vector, and its length."""
+    if cfg.variant == "c4":
+        width = backbones.build(cfg.backbone, stages=(5,)).channels[0]
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), width
+    if cfg.head_norm is None:
+        return two_layers(channels, 7, hidden=cfg.hidden), cfg.hidden
+    return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
+
+
+def _instances(
+    cfg: Config, images: Images, i: int, found: Detected, drawn: Float[Tensor, "n m m"], quality: Float[Tensor, " n"]
+) -> Instances:
+    """What was found in picture i, in its original coordinates; masks are drawn there."""
+    convention = CONVENTIONS[cfg.convention]
+    x, y = images.scale(i)
+    box = boxes.clip(boxes.scale(found.boxes, x=x, y=y), images.originals[i])
+    region = boxes.to_inclusive(box) if convention.inclusive else box
+    return Instances(
+        boxes=box,
+        labels=found.labels,
+        scores=found.scores,
+        quality=quality,
+        mask_scores=found.scores * quality,
+        masks=Masks.paste(drawn, region, images.originals[i], convention=convention.paste),
+    ).ranked()

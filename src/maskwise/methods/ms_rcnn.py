@@ -1,0 +1,161 @@
+"""Mask Scoring R-CNN. Zhaojin Huang, Lichao Huang, Yongchao Gong, Chang Huang, Xinggang Wang, CVPR 2019.
+https://arxiv.org/abs/1903.00241
+
+How sure the box head is of a class says little about how good the mask is. So one more small head looks at the features
+of a box and at the mask that was drawn there, and predicts the IoU of that mask with the object. Class score times
+predicted IoU ranks the masks; boxes, and the masks themselves, stay what they were.
+
+Differs from the paper in: the predicted IoU is clamped to 0..1 before it multiplies the score; the share of the object
+that lies in a box is measured on its pixels and not on polygons (parts of one object that overlap count once).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskwise import boxes
+from maskwise.methods import mask_rcnn
+from maskwise.methods.mask_rcnn import MaskRCNN, Reader
+from maskwise.parts import losses, mask_quality
+from maskwise.parts.mask_quality import MaskIoUHead, mask_iou, share_inside
+from maskwise.parts.roi import Regions
+from maskwise.structures import Losses, Targets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config(mask_rcnn.Config):
+    """The options of Mask R-CNN, and these."""
+
+    quality_input: Literal["concatenated", "multiplied", "all_classes", "unpooled", "mask_only"] = "concatenated"
+    """What the head sees of the mask and the features (Table 4; the last is the authors', in their repository)."""
+    quality_classes: Literal["own", "all", "present"] = "own"
+    """Classes whose IoU a region teaches: its object's; all, 0 where there is none; all that it shows (Table 5)."""
+    quality_above: float = 0.0
+    """Masks must be better than this to teach the head (Table 6)."""
+    quality_weight: float = 1.0
+    """Of the loss."""
+
+
+class ScoredMaskBranch(nn.Module):
+    """Mask R-CNN's branch, and how good its masks are."""
+
+    def __init__(self, cfg: Config, channels: int, pool: Reader):
+        super().__init__()
+        self.cfg, self.pool = cfg, pool
+        self.head = mask_rcnn.mask_head(cfg, channels)
+        extra = {"multiplied": 0, "all_classes": 1 if cfg.class_agnostic else cfg.num_classes}.get(cfg.quality_input, 1)
+        size = 7 if cfg.variant == "c4" else 14
+        unpooled = cfg.quality_input == "unpooled"
+        self.iou = MaskIoUHead(
+            extra if cfg.quality_input == "mask_only" else channels + extra,
+            cfg.num_classes,
+            size=2 * size if unpooled else size,
+            halvings=(size == 14) + unpooled,
+            hidden=cfg.hidden,
+        )
+
+    def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
+        """No part of what the head sees is detached: its loss trains the mask head and the features, too."""
+        cfg, where = self.cfg, [r.positive for r in regions]
+        labels = torch.cat([r.positive_labels for r in regions])
+        features = self.pool(levels, where)
+        logits = self.head(features)
+        truth = mask_rcnn.wanted(cfg, logits, regions, targets)
+        found = self._quality(levels, where, features, logits, labels)
+        return {
+            "mask": mask_rcnn.mask_loss(cfg, logits, regions, truth),
+            "mask_iou": cfg.quality_weight * self._loss(found, logits, truth, regions, targets),
+        }
+
+    def draw(
+        self, levels: list[Tensor], regions: Sequence[Float[Tensor, "_ 4"]], labels: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n m m"], Float[Tensor, " n"]]:
+        features = self.pool(levels, regions)
+        logits = self.head(features)
+        found = self._quality(levels, regions, features, logits, labels)
+        return mask_rcnn.probabilities(self.cfg, logits, labels), losses.own(found, labels).clamp(0, 1)
+
+    def _quality(
+        self,
+        levels: list[Tensor],
+        regions: Sequence[Float[Tensor, "_ 4"]],
+        features: Float[Tensor, "n d s s"],
+        logits: Float[Tensor, "n k m m"],
+        labels: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n c"]:
+        mask = mask_rcnn.probabilities(self.cfg, logits, labels)[:, None]
+        match self.cfg.quality_input:
+            case "concatenated":
+                x = torch.cat([features, F.max_pool2d(mask, 2)], 1)
+            case "multiplied":
+                x = features * F.max_pool2d(mask, 2)
+            case "all_classes":
+                x = torch.cat([features, F.max_pool2d(logits[:, : self.cfg.num_classes].sigmoid(), 2)], 1)
+            case "unpooled":
+                x = torch.cat([self.pool.at(28)(levels, regions), mask], 1)
+            case "mask_only":
+                x = F.max_pool2d(mask, 2)
+        return self.iou(x)
+
+    def _loss(
+        self,
+        found: Float[Tensor, "n c"],
+        logits: Float[Tensor, "n k m m"],
+        truth: Float[Tensor, "n m m"],
+        regions: list[Regions],
+        targets: list[Targets],
+    ) -> Float[Tensor, ""]:
+        cfg, labels = self.cfg, torch.cat([r.positive_labels for r in regions])
+        best = self._true_iou(logits, truth, regions, targets)
+        if cfg.quality_classes == "own":
+            return mask_quality.loss(losses.own(found, labels), best, above=cfg.quality_above)
+        rows, others = zip(*[_others(r, t) for r, t in zip(regions, targets, strict=True)], strict=True)
+        starts = [sum(len(r.matched) for r in regions[:i]) for i in range(len(regions))]
+        row = torch.cat([r + start for r, start in zip(rows, starts, strict=True)])
+        shown = mask_rcnn.wanted(cfg, logits, list(others), targets)
+        wanted = torch.zeros_like(found)
+        wanted[row, torch.cat([o.labels for o in others])] = self._true_iou(logits[row], shown, list(others), targets)
+        wanted[torch.arange(len(labels), device=labels.device), labels] = best
+        teaches = wanted > cfg.quality_above
+        if cfg.quality_classes == "all":
+            teaches = (best > cfg.quality_above)[:, None].expand_as(wanted)
+        return (0.5 * (found - wanted) ** 2)[teaches].sum() / teaches.sum().clamp(min=1) + found.sum() * 0
+
+    @torch.no_grad()
+    def _true_iou(
+        self,
+        logits: Float[Tensor, "n c m m"],
+        truth: Float[Tensor, "n m m"],
+        regions: list[Regions],
+        targets: list[Targets],
+    ) -> Float[Tensor, " n"]:
+        """Of the mask of each region's class with its object."""
+        labels = torch.cat([r.positive_labels for r in regions])
+        drawn = mask_rcnn.probabilities(self.cfg, logits, labels) > 0.5
+        return mask_iou(drawn, truth >= 0.5, share_inside(regions, targets))
+
+
+def _others(regions: Regions, targets: Targets) -> tuple[Int[Tensor, " m"], Regions]:
+    """Objects of other classes that the positives show, the foremost of each class, and which positives these are."""
+    overlap = boxes.intersection(regions.positive, targets.boxes)
+    labels = targets.labels.unique()
+    of_label = torch.where(targets.labels == labels[:, None, None], overlap, -1)  # class, region, object
+    if not len(labels):
+        return labels, Regions(regions.positive, labels, labels)
+    most, place = of_label.max(2)
+    which, row = torch.where((most > 0) & (labels[:, None] != regions.positive_labels))
+    return row, Regions(regions.positive[row], labels[which], place[which, row])
+
+
+def branch(cfg: mask_rcnn.Config, channels: int, pool: Reader) -> ScoredMaskBranch:
+    assert isinstance(cfg, Config)
+    return ScoredMaskBranch(cfg, channels, pool)
+
+
+def build(cfg: Config) -> MaskRCNN:
+    return MaskRCNN(cfg, branch=branch)

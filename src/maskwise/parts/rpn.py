@@ -1,0 +1,99 @@
+"""Region proposal network (Ren et al., 2015): where there may be objects, whatever their class.
+
+Legend: b pictures, a anchors of a level or of all levels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from maskwise import boxes
+from maskwise.parts import anchors, losses
+from maskwise.parts.convention import Convention
+from maskwise.parts.matching import match, sample
+from maskwise.rle import Size
+from maskwise.structures import Losses, Targets
+
+
+class Proposed(NamedTuple):
+    """What the network says about the anchors of each level."""
+
+    scores: list[Float[Tensor, "b a"]]
+    offsets: list[Float[Tensor, "b a 4"]]
+    anchors: list[Float[Tensor, "a 4"]]
+
+
+class RPN(nn.Module):
+    """One small head for all levels."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        sizes: Sequence[Sequence[float]],
+        strides: Sequence[int],
+        convention: Convention,
+        convolutions: int = 1,
+    ):
+        super().__init__()
+        self.strides, self.convention = tuple(strides), convention
+        self.base = [
+            anchors.base(s, stride=stride, style=convention.anchors) for s, stride in zip(sizes, strides, strict=True)
+        ]
+        count = len(self.base[0])
+        self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convolutions))
+        self.score, self.offset = nn.Conv2d(channels, count, 1), nn.Conv2d(channels, 4 * count, 1)
+        for layer in (*self.hidden, self.score, self.offset):
+            nn.init.normal_(layer.get_parameter("weight"), std=0.01)
+            nn.init.zeros_(layer.get_parameter("bias"))
+
+    def forward(self, levels: list[Float[Tensor, "b c _ _"]]) -> Proposed:
+        found = Proposed([], [], [])
+        for x, base, stride in zip(levels, self.base, self.strides, strict=True):
+            shape = (x.shape[2], x.shape[3])
+            for layer in self.hidden:
+                x = F.relu(layer(x))
+            found.scores.append(self.score(x).permute(0, 2, 3, 1).flatten(1))
+            found.offsets.append(self.offset(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+            found.anchors.append(anchors.grid(base.to(x.device), shape, stride=stride))
+        return found
+
+    @torch.no_grad()
+    def propose(
+        self, found: Proposed, sizes: Sequence[Size], *, per_level: int, keep: int, nms_iou: float = 0.7
+    ) -> list[Float[Tensor, "_ 4"]]:
+        """The best boxes of each picture, best first, after suppression within each level."""
+        return [self._of_one(found, i, size, per_level, keep, nms_iou) for i, size in enumerate(sizes)]
+
+    def _of_one(
+        self, found: Proposed, i: int, size: Size, per_level: int, keep: int, nms_iou: float
+    ) -> Float[Tensor, "n 4"]:
+        several = []
+        for level, (scores, offsets, anchor) in enumerate(zip(*found, strict=True)):
+            top = scores[i].topk(min(per_level, scores.shape[1]))
+            box = boxes.clip(boxes.decode(offsets[i, top.indices].float(), anchor[top.indices]), size)
+            several.append((box, top.values, torch.full_like(top.indices, level)))
+        box, score, level = (torch.cat(v) for v in zip(*several, strict=True))
+        large = boxes.at_least(box, self.convention.least_proposal)
+        box, score, level = box[large], score[large], level[large]
+        return box[batched_nms(box, score.float(), level, nms_iou)[:keep]]
+
+    def loss(self, found: Proposed, targets: list[Targets], *, total: int = 256, positives: float = 0.5) -> Losses:
+        """Is it an object, and which box is it; both over the number of anchors that were drawn."""
+        scores, offsets, anchor = torch.cat(found.scores, 1), torch.cat(found.offsets, 1), torch.cat(found.anchors)
+        objectness, distance, count = scores.sum() * 0, offsets.sum() * 0, 0
+        for score, offset, target in zip(scores, offsets, targets, strict=True):
+            matches = match(anchor, target.boxes, positive=0.7, negative=0.3, rescue=True)
+            first, rest = sample(matches, total=total, positives=positives)
+            drawn = torch.cat([first, rest])
+            truth = (matches[drawn] >= 0).to(score.dtype)
+            objectness = objectness + F.binary_cross_entropy_with_logits(score[drawn], truth, reduction="sum")
+            wanted = boxes.encode(target.boxes[matches[first]], anchor[first])
+            distance = distance + losses.smooth_l1(offset[first], wanted, beta=self.convention.rpn_beta)
+            count += len(drawn)
+        return {"rpn_score": objectness / max(count, 1), "rpn_box": distance / max(count, 1)}
