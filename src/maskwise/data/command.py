@@ -170,7 +170,7 @@ def preview(
     *,
     out: Path | None = None,
     from_: From = None,
-    split: Split = None,
+    split: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: the first)")] = None,
     count: int = 12,
     cell: int = 320,
     json: Flag = False,
@@ -181,7 +181,7 @@ def preview(
         source: folder of the data set, or its annotation file; the word scenes for synthetic ones
         out: PNG to write; previews/<name of the source>.png if not given
         from_: format of the source
-        split: part of the data set, such as train or val; drawn is the first
+        split: part of the data set, such as train or val
         count: how many pictures, spread over the data set
         cell: pixels of a side of each
         json: one JSON object on standard output
