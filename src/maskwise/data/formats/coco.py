@@ -12,7 +12,7 @@ from typing import Literal
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Id, Item, Written
 from maskwise.data.formats import json_file
-from maskwise.data.formats.coco_files import Pictures, annotation_files, choose
+from maskwise.data.formats.coco_files import Pictures, annotation_files, choose, is_coco
 from maskwise.data.formats.coco_index import (
     Problems,
     entries,
@@ -32,9 +32,9 @@ Segmentation = Literal["rle", "polygon"]
 
 
 def detect(root: Path) -> str | None:
-    found = [relative(root, path) for path in annotation_files(root).values() if path != root]
     if root.is_file():
-        return "it is a JSON with images or annotations" if annotation_files(root) else None
+        return "it is a JSON with images or annotations" if is_coco(root) else None
+    found = [relative(root, path) for path in annotation_files(root).values()]
     shown = ", ".join(found[:4]) + (" ..." if len(found) > 4 else "")
     return f"there are COCO annotations: {shown}" if found else None
 

@@ -21,7 +21,7 @@ _SAMPLE = 20
 def annotation_files(root: Path) -> dict[str, Path]:
     """By split; a JSON given directly is the only one."""
     if root.is_file():
-        return {_split_of(root): root} if is_coco(root) else {}
+        return {_split_of(root): root}
     found = {_split_of(path): path for path in _preferred(visible(root)) + _preferred(visible(root / "annotations"))}
     for folder in subfolders(root):
         for name in IN_SPLIT_FOLDERS:

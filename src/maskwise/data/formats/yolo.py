@@ -275,10 +275,10 @@ def _labelled(root: Path, picture: Path, labels: Path, categories: Categories) -
 
 def _rows(labels: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     """Words of each line that has any."""
+    if not labels.is_file():
+        return []
     try:
         text = labels.read_text("utf-8-sig")
-    except FileNotFoundError:
-        return []
     except (OSError, ValueError) as error:
         problems.add("", "unreadable-labels", f"{error}; left out")
         return []
@@ -339,10 +339,10 @@ def _lines(item: Item) -> tuple[list[str], Counter[str]]:
     for i, polygons in enumerate(labelled.masks.outlines()):
         if areas[i] and not crowd[i]:
             shares = one_ring(polygons) / (item.size[1], item.size[0])
-            confidence = [float(labelled.mask_scores[i])] if isinstance(labelled, Instances) else []
-            lines.append(
-                " ".join([str(int(labelled.labels[i])), *map(_short, [*shares.ravel().tolist(), *confidence])])
-            )
+            words = [str(int(labelled.labels[i])), *map(_short, shares.ravel().tolist())]
+            if isinstance(labelled, Instances):
+                words.append(f"{labelled.mask_scores[i]:.9g}")  # as many digits as tell 32-bit floats apart
+            lines.append(" ".join(words))
     return lines, +losses
 
 
