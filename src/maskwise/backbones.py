@@ -13,6 +13,7 @@ import timm
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from maskwise.parts import norms
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
 
     def __init__(self, network: nn.Module, *, stages: Sequence[int], mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        info = network.feature_info
+        info = _info(network)
         self.network = network
         self.stages = tuple(stages)
         self.channels: tuple[int, ...] = tuple(info.channels())
@@ -71,11 +72,14 @@ def build(
     frozen: the stem and the stages up to this one are not trained (2 in the published recipes from ImageNet weights).
     deformable: stages whose 3x3 convolutions become deformable.
     """
-    options = {"output_stride": 16} if dilate else {}
     places = [stage - 6 for stage in stages]
     source = package(name) if weights == "imagenet" else weights
     network = timm.create_model(
-        name, features_only=True, out_indices=places, pretrained=source == "imagenet", **options
+        name,
+        features_only=True,
+        out_indices=places,
+        pretrained=source == "imagenet",
+        output_stride=16 if dilate else None,
     )
     if isinstance(source, Path):
         load(network, read(source), source=str(source))
@@ -84,15 +88,16 @@ def build(
     deform(parts[stage] for stage in deformable)
     for stage, modules in parts.items():
         modules.requires_grad_(stage > frozen)
-    cfg = network.default_cfg
-    return Backbone(network, stages=stages, mean=cfg["mean"], std=cfg["std"])
+    cfg = timm.get_pretrained_cfg(name)
+    assert cfg is not None
+    return Backbone(network, stages=stages, mean=cfg.mean, std=cfg.std)
 
 
 def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None) -> nn.Module:
     """C5 of a ResNet alone, from C4 features: the head of the C4 variant."""
     if not name.startswith("resne"):
         raise ValueError(f"the C4 variant needs a ResNet, whose last stage is its head; got {name!r}")
-    return build(name, norm=norm, weights=weights, stages=(5,)).network["layer4"]
+    return build(name, norm=norm, weights=weights, stages=(5,)).network.get_submodule("layer4")
 
 
 # --- weights
@@ -139,7 +144,7 @@ def _flat(key: str, wanted: State) -> str:
 
 def _from_efficientnet_pytorch(state: State, network: nn.Module) -> dict[str, Tensor]:
     """The same network with its blocks numbered through, and with other names for the convolutions in them."""
-    sizes = [len(stage) for stage in network.get_submodule("blocks").children()]
+    sizes = [len(list(stage.children())) for stage in network.get_submodule("blocks").children()]
     places = [f"blocks.{s}.{i}" for s, size in enumerate(sizes) for i in range(size)]
     wide = {k.split(".")[1] for k in state if "_expand_conv" in k}
     renamed = {}
@@ -165,7 +170,7 @@ _LAYERS = {
 
 def _stages(network: nn.Module) -> dict[int, nn.ModuleList]:
     """Modules of each stage. 1, the stem, is what has stride 2 (ConvNeXt's has 4, and counts to C2)."""
-    ends = [f["module"].replace(".", "_") for f in network.feature_info.info[-5:]]
+    ends = [f["module"].replace(".", "_") for f in _info(network).info[-5:]]
     stages = {k: nn.ModuleList() for k in range(6 - len(ends), 6)}
     modules = iter(_modules(network))
     for stage, end in zip(stages.values(), ends, strict=True):
@@ -174,6 +179,13 @@ def _stages(network: nn.Module) -> dict[int, nn.ModuleList]:
             if name == end:
                 break
     return stages
+
+
+def _info(network: nn.Module) -> FeatureInfo:
+    """timm's own description of what comes out."""
+    info = network.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
 
 
 def _modules(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -11,7 +11,7 @@ picture and not over all of a batch; the C4 variant runs its last stage once mor
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -110,7 +110,9 @@ class MaskBranch(nn.Module):
 
     def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
         logits = self.head(self.pool(levels, [r.positive for r in regions]))
-        return {"mask": mask_loss(self.cfg, logits, regions, wanted(self.cfg, logits, regions, targets))}
+        return {
+            "mask": mask_loss(self.cfg, logits, regions, wanted(self.cfg, regions, targets, cells=logits.shape[-1]))
+        }
 
     def draw(
         self, levels: list[Tensor], regions: Sequence[Float[Tensor, "_ 4"]], labels: Int[Tensor, " n"]
@@ -120,7 +122,17 @@ class MaskBranch(nn.Module):
         return drawn, drawn.new_ones(len(drawn))
 
 
-MakeBranch = Callable[[Config, int, Reader], nn.Module]
+class Branch(Protocol):
+    """A module that draws masks: called with levels, regions and targets it gives losses."""
+
+    def __call__(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses: ...
+
+    def draw(
+        self, levels: list[Tensor], regions: Sequence[Float[Tensor, "_ 4"]], labels: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n m m"], Float[Tensor, " n"]]: ...
+
+
+MakeBranch = Callable[[Config, int, Reader], Branch]
 
 
 class MaskRCNN(nn.Module):
@@ -147,7 +159,9 @@ class MaskRCNN(nn.Module):
         self.box_pool = Reader(box_pool, self.last_stage)
         body, features = _body(cfg, channels)
         self.box_head = BoxHead(body, features, cfg.num_classes, convention=convention)
-        self.mask = branch(cfg, features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage))
+        self.mask: Branch = branch(
+            cfg, features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage)
+        )
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg = self.cfg
@@ -215,13 +229,9 @@ def mask_head(cfg: Config, channels: int) -> nn.Module:
     return LinearMaskHead(channels, outputs, size=size, layers=int(cfg.mask_head[-1]), hidden=cfg.hidden)
 
 
-def wanted(
-    cfg: Config, logits: Float[Tensor, "n c m m"], regions: list[Regions], targets: list[Targets]
-) -> Float[Tensor, "n m m"]:
+def wanted(cfg: Config, regions: list[Regions], targets: list[Targets], *, cells: int) -> Float[Tensor, "n m m"]:
     """The objects in the grids of the masks."""
-    convention = CONVENTIONS[cfg.convention]
-    found = masks_of(regions, targets, cells=logits.shape[-1], convention=convention)
-    return found.to(logits.dtype)
+    return masks_of(regions, targets, cells=cells, convention=CONVENTIONS[cfg.convention])
 
 
 def mask_loss(
@@ -231,7 +241,7 @@ def mask_loss(
     if cfg.mask_loss == "softmax":
         classes = torch.where(truth >= 0.5, labels[:, None, None], cfg.num_classes)
         return F.cross_entropy(logits, classes, reduction="sum") / max(truth.numel(), 1)
-    return losses.binary(of_class(cfg, logits, labels), truth)
+    return losses.binary(of_class(cfg, logits, labels), truth.to(logits.dtype))
 
 
 def of_class(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n m m"]:

