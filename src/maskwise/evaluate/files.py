@@ -4,7 +4,6 @@ In results `score` is the mask score; `class_score` and `quality` may ride along
 from the keypoints. Images and classes are ordered by id, as pycocotools does: equal scores keep that order.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from maskwise.categories import Categories
+from maskwise.data.formats import json_file
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, xywh, xyxy
 from maskwise.evaluate.segmentation import first_malformed, is_finite, to_rle
 from maskwise.rle import RLE
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 def load_comparison(truth_path: str | Path, results_path: str | Path, iou: Kind = "segm") -> Comparison:
     """Ground truth and results of two COCO files, checked."""
-    truth, results = _read(Path(truth_path)), _read(Path(results_path))
+    truth, results = json_file.load(Path(truth_path)), json_file.load(Path(results_path))
     if not isinstance(truth, dict):
         raise ValueError(f"{truth_path}: expected a COCO data set (an object), got {type(truth).__name__}")
     if not isinstance(results, list):
@@ -113,15 +113,6 @@ class _Entry:
 def _given(value: object) -> bool:
     """Tools write null and [] for what they do not know."""
     return value is not None and (type(value) is not list or len(value) > 0)
-
-
-def _read(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
 
 
 def _entries(truth: Mapping[str, object], table: str) -> list[_Entry]:

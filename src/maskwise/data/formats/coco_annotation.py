@@ -156,20 +156,15 @@ def _check_box(box: object, window: Window, complain: Complain) -> None:
     """The box is always taken from the mask; one that says something else shows that one of them is wrong."""
     if box is None or box == []:
         return
-    stated = finite_numbers(box)
-    if stated is None or len(stated) != 4 or (stated[2:] < 0).any():
+    if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box) or min(box[2:]) < 0:
         complain("bad-number", f"a box is x, y, width, height, got {box!r:.80}; taken from the mask", "warning")
         return
     height, width = window.bits.shape
-    (x0, y0), (w, h) = stated[:2], stated[2:]
-    away = max(
-        abs(x0 - window.x0), abs(y0 - window.y0), abs(x0 + w - window.x0 - width), abs(y0 + h - window.y0 - height)
-    )
-    if away > max(3, 0.1 * max(width, height)):
-        found = f"{window.x0, window.y0, width, height}"
-        complain(
-            "box-differs", f"the box is {tuple(stated.tolist())}, that of the mask {found}; the mask counts", "warning"
-        )
+    x, y, w, h = box
+    ends = (x - window.x0, y - window.y0, x + w - window.x0 - width, y + h - window.y0 - height)
+    if max(map(abs, ends)) > max(3, 0.1 * max(width, height)):
+        found = (window.x0, window.y0, width, height)
+        complain("box-differs", f"the box is {tuple(box)}, that of the mask {found}; the mask counts", "warning")
 
 
 def _areas(rows: Sequence[tuple[Row, Complain]], masks: Masks) -> Float[Tensor, " n"]:
