@@ -27,6 +27,13 @@ class SizedSource(Source, Protocol):
     def size(self, i: int, /) -> Size: ...
 
 
+@runtime_checkable
+class FileBacked(Source, Protocol):
+    """One whose pictures are files, so that a bad one can be named."""
+
+    def path(self, i: int, /) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """The pictures and annotations of a data set, read when they are asked for."""
@@ -40,6 +47,9 @@ class FileSource:
     def size(self, i: int) -> Size:
         record = self.data[i]
         return record.size or image_size(record.path, max_pixels=self.max_pixels)
+
+    def path(self, i: int) -> str:
+        return str(self.data[i].path)
 
     def __getitem__(self, i: int) -> Sample:
         record = self.data[i]
