@@ -138,6 +138,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, caplog, name, d
 
 
 def test_nothing_to_resume_from_is_an_error(tmp_path):
+    (tmp_path / ".000001.new").mkdir()
+    assert not checkpoint.any_in(tmp_path)
     with pytest.raises(ValueError, match="no checkpoint to resume from"):
         load(tmp_path)
     (save(tmp_path, at(1)) / "state.json").unlink()

@@ -68,7 +68,7 @@ class About:
         if stored.get("format") != FORMAT:
             raise ValueError(f"model format {stored.get('format')!r}, this version reads {FORMAT}")
         if set(stored) != known:
-            raise ValueError(_difference("fields in the header", set(stored), known))
+            raise ValueError(names_differ("fields in the header", set(stored), known))
         fields = {name: stored[name] for name in ("method", "config", "view", "notes")}
         return cls(categories=Categories.from_json(stored["categories"]), **fields)
 
@@ -113,7 +113,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Into a module, all of them and nothing else."""
     expected = module.state_dict()
     if set(expected) != set(weights):
-        raise ValueError(_difference("weights", set(weights), set(expected)))
+        raise ValueError(names_differ("weights", set(weights), set(expected)))
     wrong = [k for k, v in expected.items() if v.shape != weights[k].shape]
     if wrong:
         shapes = (f"{k}: {tuple(weights[k].shape)}, expected {tuple(expected[k].shape)}" for k in wrong)
@@ -151,6 +151,11 @@ def load(folder: Path) -> Checkpoint:
             reasons.append(f"{path}: {error}")
             log.warning("passing over a damaged checkpoint: %s", reasons[-1])
     raise ValueError(f"{folder}: no checkpoint to resume from" + "".join(f"\n  {reason}" for reason in reasons))
+
+
+def any_in(folder: Path) -> bool:
+    """Whether there is anything to resume from; what was never finished does not count."""
+    return bool(_finished(folder))
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -276,7 +281,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _difference(what: str, found: set[str], expected: set[str]) -> str:
+def names_differ(what: str, found: set[str], expected: set[str]) -> str:
+    """Both ways, sorted."""
     parts = [
         f"{label} {what}: {', '.join(sorted(names))}"
         for label, names in (("missing", expected - found), ("unknown", found - expected))

@@ -19,7 +19,8 @@ LAYERS = [
     {"parts", "backbones"},
     {"methods"},
     {"recipes"},
-    {"train", "checkpoint", "distributed", "predict", "evaluate", "export", "weights", "report", "draw"},
+    {"train", "checkpoint", "distributed", "logbook", "optimization", "reproducible"}
+    | {"predict", "evaluate", "export", "weights", "report", "draw"},
     {"serve", "cli"},
 ]
 ABOVE_DATA = LAYERS[3] | LAYERS[4] | LAYERS[5]

@@ -1,0 +1,55 @@
+"""What training and prediction hold, as evaluation reads it: tensors become arrays, masks become run lengths."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maskwise.data.source import FileSource, Source
+from maskwise.evaluate.objects import Found, Pair, Truth
+from maskwise.structures import Instances, Targets
+
+
+def pair(image: int | str, targets: Targets, found: Instances) -> Pair:
+    """One picture, both sides in the coordinates of the original."""
+    if tuple(targets.masks.size) != tuple(found.masks.size):
+        raise ValueError(f"{image}: masks found for {found.masks.size}, the truth is {targets.masks.size}")
+    return Pair(image, truth(targets), predicted(found))
+
+
+def truth(targets: Targets) -> Truth:
+    """Areas are those of the masks where the file states none."""
+    height, width = targets.masks.size
+    areas = targets.masks.area() if targets.areas is None else targets.areas
+    return Truth(
+        size=(height, width),
+        labels=targets.labels.cpu().numpy(),
+        boxes=_floats(targets.boxes),
+        areas=_floats(areas),
+        crowd=targets.crowd.cpu().numpy(),
+        masks=tuple(targets.masks.rle()),
+        keypoints=None if targets.keypoints is None else _floats(targets.keypoints),
+        ids=tuple(range(1, len(targets) + 1)),
+    )
+
+
+def predicted(found: Instances) -> Found:
+    return Found(
+        labels=found.labels.cpu().numpy(),
+        boxes=_floats(found.boxes),
+        scores=_floats(found.scores),
+        quality=_floats(found.quality),
+        mask_scores=_floats(found.mask_scores),
+        masks=tuple(found.masks.rle()),
+        keypoints=None if found.keypoints is None else _floats(found.keypoints),
+    )
+
+
+def _floats(values: Tensor) -> Float[np.ndarray, "..."]:
+    """float64, as files of results are read, so that both ways lead to the same digits."""
+    return values.detach().to("cpu", torch.float64).numpy()
+
+
+def truth_of(source: Source, i: int) -> Targets:
+    """In the coordinates of the file, which no transform has touched."""
+    return source.data[i].labelled().targets if isinstance(source, FileSource) else source[i].targets

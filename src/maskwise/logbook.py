@@ -1,0 +1,164 @@
+"""What a run writes down while it trains: numbers as JSON lines and CSV, failures, the environment, lines for people.
+
+run.json  environment.json  metrics.jsonl  metrics.csv  failures.jsonl  log.txt
+weights/best.safetensors  weights/last.safetensors  state/000012/ ...  eval/report.json
+"""
+
+import csv
+import io
+import json
+import math
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from maskwise.checkpoint import write_bytes
+from maskwise.evaluate.report import Report, finite
+from maskwise.version import __version__
+
+Row = Mapping[str, Any]
+
+
+def prepare(folder: Path, *, exist_ok: bool) -> None:
+    """A folder for a new run. What another run left is written over only when that is asked for."""
+    if folder.exists() and any(folder.iterdir()) and not exist_ok:
+        raise ValueError(
+            f"{folder} is not empty: resume the run in it, choose another folder, or allow to overwrite it"
+        )
+    for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "log.txt"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("state", "weights", "eval", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def environment(processes: int) -> dict[str, Any]:
+    """What the numbers of this run may depend on besides the run itself."""
+    packages = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow", "hotcoco", "safetensors")
+    return {
+        "maskwise": __version__,
+        "git": _git(),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in packages},
+        "cuda": torch.version.cuda,
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _git() -> str | None:
+    """Commit of the code where it is run from a checkout, with a + where that was changed."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class Logbook:
+    """Writes on rank 0 only; the others' is silent."""
+
+    def __init__(self, folder: Path, *, writes: bool, total: int, tensorboard: bool = False) -> None:
+        self.folder, self.writes = folder, writes
+        self.console = Console(stderr=True, quiet=not writes)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=self.console, disable=not (writes and self.console.is_terminal))
+        self._task = self._bar.add_task("training", total=total)
+        self._board = _tensorboard(folder) if tensorboard and writes else None
+
+    def __enter__(self) -> "Logbook":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def resume(self, step: int) -> None:
+        """Take away what a killed process had written about steps that now come again."""
+        if self.writes:
+            for name in ("metrics.jsonl", "failures.jsonl"):
+                _cut(self.folder / name, step)
+
+    def json(self, name: str, content: Row) -> None:
+        if self.writes:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.folder / name, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+    def metrics(self, step: int, numbers: Mapping[str, float | int]) -> None:
+        """A line of JSON, a point on each curve."""
+        if not self.writes:
+            return
+        self._append("metrics.jsonl", {"step": step, **finite(numbers)})
+        if self._board is not None:
+            for name, value in numbers.items():
+                if math.isfinite(value):
+                    self._board.add_scalar(name, value, step)
+
+    def epochs(self, history: Sequence[Row]) -> None:
+        """The table of all epochs, anew: a few kilobytes, and never a line twice."""
+        if self.writes:
+            names = list(dict.fromkeys(name for row in history for name in row))
+            text = io.StringIO(newline="")
+            table = csv.DictWriter(text, names, lineterminator="\n")
+            table.writeheader()
+            table.writerows(history)
+            write_bytes(self.folder / "metrics.csv", text.getvalue().encode())
+
+    def failure(self, row: Row) -> None:
+        if self.writes:
+            self._append("failures.jsonl", row)
+
+    def progress(self, step: int, line: str, *, say: bool) -> None:
+        """The bar on a terminal; elsewhere, and in log.txt, a plain line where one is due."""
+        self._bar.update(self._task, completed=step, description=line)
+        if say:
+            self.line(line, on_screen=not self.console.is_terminal)
+
+    def line(self, text: str, *, on_screen: bool = True) -> None:
+        if self.writes:
+            with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        if on_screen:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def report(self, report: Report) -> None:
+        """All numbers to a file, the table of classes to people."""
+        self.json("eval/report.json", report.to_json())
+        width = max((len(row.name) for row in report.classes), default=0)
+        for row in report.classes:
+            numbers = "  ".join(f"{name} {row.numbers[name]:.3f}" for name in ("AP", "AP50", "AP75"))
+            self.line(f"  {row.name:<{width}}  {row.ground_truths:6d}  {numbers}")
+
+    def _append(self, name: str, row: Row) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _cut(path: Path, step: int) -> None:
+    """Keep the lines of JSON about this step and those before it, and lines that are about none."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+        write_bytes(path, "".join(kept).encode())
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("no TensorBoard here: pip install 'maskwise[tracking]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,86 @@
+"""What moves the weights: optimiser, its state by the names of parameters, and the moving average of the weights."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from maskwise.checkpoint import load_weights, names_differ
+from maskwise.recipes.run import Optim
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+def build(model: nn.Module, optim: Optim, batch: int) -> Optimizer:
+    """For steps of `batch` pictures. A method's own `param_groups()` goes before ours; a group may hold `lr_factor`."""
+    own = getattr(model, "param_groups", None)
+    groups = _groups(model) if own is None else own()
+    for group in groups:
+        group["base_lr"] = optim.rate(batch) * group.pop("lr_factor", 1.0)
+    if optim.kind == "sgd":
+        return SGD(groups, optim.rate(batch), momentum=optim.momentum, weight_decay=optim.weight_decay)
+    return AdamW(groups, optim.rate(batch), betas=(optim.momentum, 0.999), weight_decay=optim.weight_decay)
+
+
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Norm layers apart: to pull them to zero is no regularisation."""
+    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    plain, bare = ([p for p in trained if (id(p) in norms) == which] for which in (False, True))
+    return [{"params": plain}, *([{"params": bare, "weight_decay": 0.0}] if bare else [])]
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def state_of(optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, Tensor | None]]:
+    """By the names of the parameters; the settings are the run's."""
+    return {name: dict(optimizer.state[p]) for name, p in _named(optimizer, model) if p in optimizer.state}
+
+
+def load_state(optimizer: Optimizer, model: nn.Module, stored: Mapping[str, Mapping[str, Tensor | None]]) -> None:
+    """A parameter that has had no step yet has no state; one that is not trained must have none."""
+    named = dict(_named(optimizer, model))
+    if unknown := set(stored) - set(named):
+        raise ValueError("optimiser: " + names_differ("parameters", unknown, set()))
+    position = {id(p): i for i, p in enumerate(parameters(optimizer))}
+    state = {
+        position[id(named[name])]: {k: None if v is None else v.clone() for k, v in values.items()}
+        for name, values in stored.items()
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _named(optimizer: Optimizer, model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    trained = {id(p) for p in parameters(optimizer)}
+    return ((name, p) for name, p in model.named_parameters() if id(p) in trained)
+
+
+class Average:
+    """Exponential moving average of the weights; what is no weight (running means, counters) is taken as it is."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After step 1, 2, ...: the first ones count more, so that the start is soon forgotten."""
+        decay = min(self.decay, step / (step + 9))
+        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
+        for average, now in pairs:
+            average.lerp_(now, 1 - decay)
+        for average, now in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(now)
+
+    def load(self, stored: Mapping[str, Tensor]) -> None:
+        load_weights(self.module, stored)

@@ -1,0 +1,1 @@
+"""Runs: what is trained, on what, and how; complete, typed, and the same when read back."""

@@ -1,0 +1,187 @@
+"""A run: all that decides what training gives, in frozen data classes; saved as JSON, complete, and read back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from maskwise.data import transforms
+from maskwise.data.scenes import Scenes
+from maskwise.recipes.stored import from_json, refuse_unknown, to_json
+
+C = TypeVar("C")
+
+Change: TypeAlias = (
+    transforms.Resize
+    | transforms.RandomResize
+    | transforms.ScaleJitter
+    | transforms.RandomCrop
+    | transforms.RandomRelativeCrop
+    | transforms.HorizontalFlip
+    | transforms.VerticalFlip
+    | transforms.RightAngles
+    | transforms.ColourJitter
+    | transforms.Invert
+    | transforms.Blur
+    | transforms.Noise
+)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """A data set in any of the known formats."""
+
+    path: str
+    format: str | None = None
+    """None: found out."""
+    train: str | None = "train"
+    """Split to learn from; None where the format has none."""
+    val: str | None = "val"
+    """Split to judge by; None: training is not judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synthetic:
+    """Scenes, made when they are needed."""
+
+    scenes: Scenes = field(default_factory=Scenes)
+    train: int = 1000
+    val: int = 100
+    """Scenes that training never sees; 0: training is not judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    source: Files | Synthetic
+    change: tuple[Change, ...] = (transforms.RandomResize(), transforms.HorizontalFlip())
+    """What happens to a picture before it is learned from."""
+    view: tuple[Change, ...] = (transforms.Resize(),)
+    """How a picture is prepared to be predicted on; stored in the model."""
+    batch: int = 16
+    """Pictures in one step of the optimiser, of all processes together."""
+    group_by_aspect: bool = True
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optim:
+    kind: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.02
+    """For `lr_batch` pictures a step; in proportion for other batches (Goyal et al. 2017)."""
+    lr_batch: int | None = 16
+    """None: the rate is taken as it is."""
+    momentum: float = 0.9
+    """Of SGD; the first beta of AdamW."""
+    weight_decay: float = 1e-4
+    """Norm layers have none."""
+    clip: float | None = None
+    """Greatest norm of the gradient."""
+    accumulate: int = 1
+    """Parts that the pictures of one step are learned from in turn, where memory is short."""
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    ema: float | None = None
+    """Decay a step of the moving average that is judged and kept in the place of the weights."""
+
+    def __post_init__(self) -> None:
+        _at_least("lr", self.lr, 0)
+        _at_least("accumulate", self.accumulate, 1)
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise ValueError(f"ema: expected a decay from 0 to below 1, got {self.ema}")
+
+    def rate(self, batch: int) -> float:
+        """The learning rate for so many pictures a step."""
+        return self.lr if self.lr_batch is None else self.lr * batch / self.lr_batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    epochs: int = 12
+    kind: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[float, ...] = (8, 11)
+    """Epochs after which the rate is multiplied by `gamma`."""
+    gamma: float = 0.1
+    last: float = 0.0
+    """What the cosine ends at, as a share of the rate."""
+    warmup: int = 500
+    """Steps during which the rate rises in a straight line."""
+    warmup_from: float = 0.001
+    """What it rises from, as a share of the rate."""
+
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("warmup", self.warmup, 0)
+
+    def factor(self, step: int, per_epoch: int) -> float:
+        """What the rate is multiplied by in step 0, 1, ..."""
+        warm = 1.0
+        if step < self.warmup:
+            warm = self.warmup_from + (1 - self.warmup_from) * step / self.warmup
+        return warm * self._decayed(step, per_epoch)
+
+    def _decayed(self, step: int, per_epoch: int) -> float:
+        if self.kind == "step":
+            return self.gamma ** sum(step >= milestone * per_epoch for milestone in self.milestones)
+        if self.kind == "cosine":
+            done = step / (self.epochs * per_epoch)
+            return self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is looked at and kept while training goes on."""
+
+    val_epochs: int = 1
+    """Epochs from one validation to the next; the last epoch is always judged."""
+    patience: int | None = None
+    """Validations without a better mask AP after which training stops."""
+    save_steps: int = 1000
+    """Steps from one checkpoint to the next; there is one after each epoch too."""
+    log_steps: int = 20
+    bad_steps: int = 10
+    """Steps with a loss or gradient that is no number are passed over; more than so many end training."""
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("val_epochs", "save_steps", "log_steps"):
+            _at_least(name, getattr(self, name), 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Generic[C]):
+    method: str
+    """Its name in METHODS."""
+    config: C
+    """Its options."""
+    data: Data
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    watch: Watch = Watch()
+    seed: int = 0
+    device: str = "auto"
+    deterministic: bool = False
+    """Refuse operations whose result changes from one time to the next; slower on a GPU."""
+
+    def to_json(self) -> dict[str, Any]:
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], configs: Mapping[str, type]) -> "Run[Any]":
+        """`configs`: the class of options of each method."""
+        method = str(stored.get("method"))
+        if method not in configs:
+            refuse_unknown("run", "method", [method], list(configs))
+        return from_json(cls, stored, "run", {"config": configs[method]})
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two runs, as JSON, are not the same."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = sorted(one.keys() | other.keys())
+        return [d for n in names for d in differences(one.get(n), other.get(n), f"{where}.{n}" if where else n)]
+    return [] if one == other else [f"{where}: {one!r}, now {other!r}"]

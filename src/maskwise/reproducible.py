@@ -1,0 +1,47 @@
+"""Chance, and operations that leave room for it: seeded, saved, and restored to the bit."""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed(number: int) -> None:
+    torch.manual_seed(number)
+    np.random.seed(number)  # noqa: NPY002  a method may use any of the three
+    random.seed(number)
+
+
+def chance(on: torch.device) -> dict[str, Any]:
+    """The state of every generator that a method may draw from, for a checkpoint."""
+    version, numbers, spare = random.getstate()
+    array = np.random.get_state(legacy=False)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(on) if on.type == "cuda" else None,
+        "numpy": {**array, "state": {**array["state"], "key": array["state"]["key"].tolist()}},
+        "python": [version, list(numbers), spare],
+    }
+
+
+def restore(stored: Mapping[str, Any], on: torch.device) -> None:
+    version, numbers, spare = stored["python"]
+    random.setstate((version, tuple(numbers), spare))
+    state = stored["numpy"]["state"]
+    np.random.set_state({**stored["numpy"], "state": {**state, "key": np.array(state["key"], np.uint32)}})  # noqa: NPY002
+    torch.set_rng_state(stored["torch"])
+    if on.type == "cuda":
+        torch.cuda.set_rng_state(stored["cuda"], on)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

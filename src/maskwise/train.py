@@ -1,0 +1,412 @@
+"""Training, from a `Run` to a file of weights, on one process or many.
+
+It can be stopped at any moment: killed, it goes on from the last checkpoint, and on a CPU ends with the very same
+weights; told to stop (SIGTERM, SIGUSR1), it makes a checkpoint after the step it is in and exits with code 143.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskwise import checkpoint, optimization, reproducible
+from maskwise.categories import Categories
+from maskwise.checkpoint import About, Checkpoint
+from maskwise.data.failures import BadFiles
+from maskwise.data.loader import Batch, Loader
+from maskwise.data.source import Source
+from maskwise.data.transforms import compose
+from maskwise.distributed import Signals, World, any_rank, device, from_environment, from_main, gathered, joined
+from maskwise.evaluate.coco import coco
+from maskwise.evaluate.objects import Comparison, Pair
+from maskwise.evaluate.report import Report, finite
+from maskwise.evaluate.structures import pair, truth_of
+from maskwise.logbook import Logbook, environment, prepare
+from maskwise.methods import METHODS, Entry
+from maskwise.recipes.run import Run, differences
+from maskwise.recipes.sources import Sources, sources
+from maskwise.structures import Images, Instances, Losses
+
+STOPPED = 143
+"""Exit code after SIGTERM, as shells write it: 128 + 15."""
+
+AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(
+    run: Run[Any], folder: Path, *, methods: Mapping[str, Entry] = METHODS, resume: bool = False, exist_ok: bool = False
+) -> Path:
+    """Train, or with `resume` go on with the run in the folder. Returns the best weights by mask AP, else the last."""
+    world = from_environment(os.environ)
+    with joined(world, device(world, run.device)), Signals() as signals, reproducible.deterministic(run.deterministic):
+        going_on = resume and checkpoint.any_in(folder / "state")
+        if world.is_main and not going_on:
+            prepare(folder, exist_ok=exist_ok or resume)
+        t = _begin(run, folder, world, methods)
+        with t.book, t.loader:
+            _resume(t) if going_on else _describe(t)
+            while not t.finished:
+                _epoch(t, signals)
+    best, last = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
+    return best if best.exists() else last
+
+
+# State
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Where training stands, besides what optimiser, loader and weights know themselves."""
+
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """Epochs trained and judged."""
+    best: float = -1.0
+    """Mask AP."""
+    stale: int = 0
+    """Validations since then."""
+    bad: int = 0
+    """Steps passed over."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of the numbers of the steps of this epoch, on rank 0."""
+    counted: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """A row an epoch."""
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        self.counted += 1
+        for name, value in numbers.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.counted for name, value in self.sums.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Training:
+    """Everything that takes part."""
+
+    run: Run[Any]
+    world: World
+    on: torch.device
+    model: nn.Module
+    wrapped: nn.Module
+    """The same, or what averages its gradients over ranks."""
+    average: optimization.Average | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loader: Loader
+    sources: Sources
+    folder: Path
+    book: Logbook
+    progress: _Progress
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps."""
+        return math.ceil(len(self.loader) / self.run.optim.accumulate)
+
+    @property
+    def total(self) -> int:
+        return self.run.schedule.epochs * self.per_epoch
+
+    @property
+    def judged(self) -> nn.Module:
+        return self.average.module if self.average else self.model
+
+    @property
+    def finished(self) -> bool:
+        patience = self.run.watch.patience
+        return self.progress.epoch >= self.run.schedule.epochs or (
+            patience is not None and self.progress.stale >= patience
+        )
+
+
+def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entry]) -> _Training:
+    """The same on all ranks, up to the chance that each has for itself."""
+    on, found, optim = device(world, run.device), sources(run.data), run.optim
+    reproducible.seed(run.seed)
+    run = replace(run, config=_fitted(run.config, found.categories))
+    model = _module(methods, run).to(on)
+    wrapped = model if world.size == 1 else DistributedDataParallel(model, [on] if on.type == "cuda" else None)
+    loader = _loader(run, found.train, folder, world)
+    reproducible.seed(run.seed + world.rank)
+    total = run.schedule.epochs * math.ceil(len(loader) / optim.accumulate)
+    return _Training(
+        run=run,
+        world=world,
+        on=on,
+        model=model,
+        wrapped=wrapped,
+        average=optimization.Average(model, optim.ema) if optim.ema is not None else None,
+        optimizer=optimization.build(model, optim, run.data.batch),
+        scaler=torch.amp.GradScaler(on.type, enabled=optim.amp == "fp16"),
+        loader=loader,
+        sources=found,
+        folder=folder,
+        book=Logbook(folder, writes=world.is_main, total=total, tensorboard=run.watch.tensorboard),
+        progress=_Progress(),
+    )
+
+
+def _module(methods: Mapping[str, Entry], run: Run[Any]) -> nn.Module:
+    if run.method not in methods:
+        raise ValueError(f"unknown method {run.method!r}; known: {', '.join(methods)}")
+    return cast(nn.Module, methods[run.method].build(run.config))
+
+
+def _fitted(config: Any, categories: Categories) -> Any:
+    """Options of a method with as many classes as the data has."""
+    if any(f.name == "num_classes" for f in fields(config)):
+        return replace(config, num_classes=len(categories))
+    return config
+
+
+def _loader(run: Run[Any], source: Source, folder: Path, world: World, *, judging: bool = False) -> Loader:
+    """Ranks get equally many batches to learn from, but each picture is judged once."""
+    data, parts = run.data, world.size * run.optim.accumulate
+    if data.batch % parts:
+        raise ValueError(f"{data.batch} pictures a step are not to be shared by {parts} (processes x accumulate)")
+    return Loader(
+        source,
+        batch_size=data.batch // parts,
+        transform=compose(*(data.view if judging else data.change)),
+        seed=run.seed,
+        shuffle=not judging,
+        last="keep" if judging else "pad",
+        group_by_aspect=data.group_by_aspect and not judging,
+        bad_files=BadFiles(then="leave out" if judging else "replace", failures=folder / "failures.jsonl"),
+        workers=data.workers,
+        rank=world.rank,
+        world=world.size,
+    )
+
+
+# Steps
+
+
+def _epoch(t: _Training, signals: "Signals") -> None:
+    """The rest of an epoch: steps, and the judgement at its end."""
+    p, watch = t.progress, t.run.watch
+    if t.loader.epoch == p.epoch:  # else it was stopped while it was being judged
+        for parts in _groups(t.loader, t.run.optim.accumulate):
+            stop = _step(t, parts, signals)
+            if stop or p.step % watch.save_steps == 0:
+                _save(t)
+            if stop:
+                raise SystemExit(STOPPED)
+    report = None
+    if t.sources.val is not None and ((p.epoch + 1) % watch.val_epochs == 0 or p.epoch + 1 == t.run.schedule.epochs):
+        report = _validate(t, t.sources.val, signals)
+        if any_rank(t.world, t.on, signals.raised)[0]:
+            _save(t)
+            raise SystemExit(STOPPED)
+    _close(t, report)
+
+
+def _groups(loader: Loader, size: int) -> Iterator[list[Batch]]:
+    """The batches of one step after another."""
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+def _step(t: _Training, parts: list[Batch], signals: "Signals") -> bool:
+    """One step of the optimiser; whether any process was told to stop."""
+    began, p, factor = time.perf_counter(), t.progress, t.run.schedule.factor(t.progress.step, t.per_epoch)
+    optimization.set_rate(t.optimizer, factor)
+    if (on_step := getattr(t.model, "on_step", None)) is not None:
+        on_step(p.step, t.total)
+    t.optimizer.zero_grad(set_to_none=True)
+    numbers: dict[str, float] = {}
+    stop = bad = False
+    for i, batch in enumerate(parts):
+        with _alone(t) if i + 1 < len(parts) else nullcontext():
+            losses = _losses(t, batch)
+            total = _total(losses) / len(parts)
+            fine = bool(total.isfinite())
+            bad, stop = any_rank(t.world, t.on, not fine, signals.raised)
+            if bad:
+                _pass_over(t, () if fine else batch.names, {name: float(v.detach()) for name, v in losses.items()})
+                break
+            t.scaler.scale(total).backward()
+        for name, value in losses.items():
+            numbers[f"loss/{name}"] = numbers.get(f"loss/{name}", 0.0) + float(value.detach()) / len(parts)
+    if not bad:
+        numbers["grad_norm"], bad = _move(t)
+        if bad:
+            _pass_over(t, [name for batch in parts for name in batch.names], numbers)
+    p.step += 1
+    if not bad:
+        p.add(numbers)
+        if t.average is not None:
+            t.average.update(t.model, p.step)
+    pictures = t.run.data.batch / (time.perf_counter() - began)
+    _tell(t, {**numbers, "lr": t.optimizer.param_groups[0]["lr"], "pictures_per_second": pictures})
+    return stop
+
+
+def _alone(t: _Training) -> AbstractContextManager[None]:
+    """Gradients stay where they are until the last part of a step."""
+    return t.wrapped.no_sync() if isinstance(t.wrapped, DistributedDataParallel) else nullcontext()
+
+
+def _losses(t: _Training, batch: Batch) -> Losses:
+    here, dtype = batch.to(t.on), AMP[t.run.optim.amp]
+    with torch.autocast(t.on.type, dtype, enabled=dtype is not None):
+        return t.wrapped(here.images, here.targets)
+
+
+def _total(losses: Losses) -> Tensor:
+    """What has no gradient is told, not learned from."""
+    return torch.stack([value.float() for value in losses.values() if value.requires_grad]).sum()
+
+
+def _move(t: _Training) -> tuple[float, bool]:
+    """The step itself. Returns the norm of the gradient, and whether that is no number, so that nothing was moved."""
+    t.scaler.unscale_(t.optimizer)
+    clip = math.inf if t.run.optim.clip is None else t.run.optim.clip
+    norm = float(nn.utils.clip_grad_norm_(optimization.parameters(t.optimizer), clip))
+    if not math.isfinite(norm) and not t.scaler.is_enabled():
+        return norm, True
+    t.scaler.step(t.optimizer)  # which knows when float16 was too small, moves nothing then, and scales less
+    t.scaler.update()
+    return norm, False
+
+
+def _pass_over(t: _Training, names: Sequence[str], numbers: Mapping[str, float]) -> None:
+    """A step that gives no number: its pictures are named, and after too many of them training ends."""
+    p, watch = t.progress, t.run.watch
+    p.bad += 1
+    row = {name: f"{value:g}" for name, value in numbers.items()}
+    found = gathered(t.world, [(list(names), row)] if names else [])
+    for pictures, values in found:
+        exception, message = "NonFinite", ", ".join(f"{name} {value}" for name, value in values.items())
+        place = {"step": p.step + 1, "stage": "train", "images": pictures}
+        t.book.failure({**place, "exception": exception, "message": message})
+        t.book.line(f"step {p.step + 1} passed over: {message}; pictures: {', '.join(pictures)}")
+    if p.bad > watch.bad_steps:
+        raise ValueError(f"{p.bad} steps gave no number, {watch.bad_steps} are allowed; see {t.folder}/failures.jsonl")
+
+
+def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
+    p, total = t.progress, t.total
+    losses = sum(value for name, value in numbers.items() if name.startswith("loss/"))
+    due = p.step % t.run.watch.log_steps == 0 or p.step == total
+    t.book.progress(p.step, f"epoch {p.epoch + 1}, step {p.step} of {total}, loss {losses:.4f}", say=due)
+    if due:
+        t.book.metrics(p.step, numbers)
+
+
+# Judgement
+
+
+def _validate(t: _Training, val: Source, signals: "Signals") -> Report:
+    """Each rank judges its share, rank 0 puts them together; the others' report is empty."""
+    predict: Callable[[Images], list[Instances]] = getattr(t.judged.eval(), "predict")  # noqa: B009  nn.Module is open
+    pairs: list[tuple[int, Pair]] = []
+    if t.world.rank < len(val):
+        with _loader(t.run, val, t.folder, t.world, judging=True) as loader, torch.no_grad():
+            for batch in loader:
+                if signals.raised:
+                    break
+                found = predict(batch.images.to(t.on))
+                for i, name, instances in zip(batch.indices, batch.names, found, strict=True):
+                    pairs.append((i, pair(name, truth_of(val, i), instances)))
+    t.judged.train()
+    everything = sorted(gathered(t.world, pairs), key=lambda numbered: numbered[0])
+    return coco(Comparison(categories=t.sources.categories, pairs=tuple(p for _, p in everything)))
+
+
+def _close(t: _Training, report: Report | None) -> None:
+    """The end of an epoch: its row, the weights worth keeping, a checkpoint."""
+    p = t.progress
+    p.epoch += 1
+    numbers = {} if report is None else {f"val/{name}": float(value) for name, value in report.numbers.items()}
+    p.history.append({"epoch": p.epoch, "step": p.step, **finite({**p.means(), **numbers})})
+    p.sums, p.counted = {}, 0
+    if report is not None:
+        ap, p.stale = report.numbers["AP"], p.stale + 1
+        t.book.metrics(p.step, numbers)
+        t.book.line(f"epoch {p.epoch}: mask AP {ap:.4f}, AP50 {report.numbers['AP50']:.4f}")
+        t.book.report(report)
+        if from_main(t.world, ap > p.best):  # not so where there was nothing to find
+            p.best, p.stale = from_main(t.world, ap), 0
+            _keep(t, "best")
+    _keep(t, "last")
+    t.book.epochs(p.history)
+    _save(t)
+
+
+def _keep(t: _Training, name: str) -> None:
+    if t.world.is_main:
+        checkpoint.write_model(t.folder / "weights" / f"{name}.safetensors", t.judged.state_dict(), _about(t))
+
+
+def _about(t: _Training) -> About:
+    run, p = t.run.to_json(), t.progress
+    notes = {"step": p.step, "epoch": p.epoch, "best": p.best}
+    return About(
+        method=run["method"],
+        config=run["config"],
+        categories=t.sources.categories,
+        view=run["data"]["view"],
+        notes=notes,
+    )
+
+
+# Stopping and going on
+
+
+def _save(t: _Training) -> None:
+    """Every rank's chance, and everything else from rank 0."""
+    chance = gathered(t.world, [reproducible.chance(t.on)])
+    if t.world.is_main:
+        state = {
+            "progress": asdict(t.progress),
+            "optimizer": optimization.state_of(t.optimizer, t.model),
+            "average": t.average.module.state_dict() if t.average else None,
+            "scaler": t.scaler.state_dict(),
+            "loader": t.loader.state_dict(),
+            "chance": chance,
+        }
+        checkpoint.save(t.folder / "state", Checkpoint(weights=t.model.state_dict(), about=_about(t), state=state))
+
+
+def _describe(t: _Training) -> None:
+    t.book.json("run.json", t.run.to_json())
+    t.book.json("environment.json", environment(t.world.size))
+
+
+def _resume(t: _Training) -> None:
+    """Nothing may have changed, or the result would be that of no run."""
+    if changed := differences(
+        json.loads((t.folder / "run.json").read_bytes()), json.loads(json.dumps(t.run.to_json()))
+    ):
+        raise ValueError(f"{t.folder} holds another run:\n  " + "\n  ".join(changed))
+    stored = checkpoint.load(t.folder / "state")
+    state = stored.state
+    if len(state["chance"]) != t.world.size:
+        raise ValueError(f"started with {len(state['chance'])} processes, resumed with {t.world.size}")
+    checkpoint.load_weights(t.model, stored.weights)
+    if t.average is not None:
+        t.average.load(state["average"])
+    optimization.load_state(t.optimizer, t.model, state["optimizer"])
+    t.scaler.load_state_dict(state["scaler"])
+    t.loader.load_state_dict(state["loader"])
+    for f in fields(t.progress):
+        setattr(t.progress, f.name, state["progress"][f.name])
+    reproducible.restore(state["chance"][t.world.rank], t.on)
+    t.book.resume(t.progress.step)
+    t.book.line(f"going on after step {t.progress.step}")

@@ -1,0 +1,361 @@
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_method import METHODS, Config, Tiny, tiny_run
+from torch import nn
+
+from maskwise.checkpoint import load_weights, read_model
+from maskwise.data.scenes import Scenes
+from maskwise.logbook import Logbook
+from maskwise.optimization import Average, build, load_state, state_of
+from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, differences
+from maskwise.recipes.stored import from_json
+from maskwise.train import train
+
+FIRST, LAST = 2.0, 1.0
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The metrics without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "pictures_per_second"} for line in lines]
+
+
+def outcome(folder: Path) -> tuple[object, ...]:
+    """Digests of the last checkpoint, which holds everything, and what else should not depend on interruptions."""
+    state = max((folder / "state").iterdir(), key=lambda path: path.name)
+    weights = [(folder / "weights" / name).read_bytes() for name in ("best.safetensors", "last.safetensors")]
+    return (
+        json.loads((state / "manifest.json").read_text()),
+        rows(folder),
+        (folder / "metrics.csv").read_text(),
+        weights,
+    )
+
+
+# What a run is
+
+
+def test_warm_up_and_steps_as_worked_by_hand():
+    schedule = Schedule(epochs=4, milestones=(2, 3), gamma=0.1, warmup=4, warmup_from=0.2)
+    # 5 steps an epoch; from 0.2 to 1 in 4 steps; a tenth from step 10 on, a hundredth from step 15 on
+    factors = [schedule.factor(step, 5) for step in range(20)]
+    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, *[1] * 5, *[0.1] * 5, *[0.01] * 5])
+
+
+def test_cosine_as_worked_by_hand():
+    schedule = Schedule(epochs=2, kind="cosine", last=0.2, warmup=0)
+    # half way down after half of the steps, and 1/2 (1 + cos 45 deg) = 0.853553 of the way up after a quarter
+    expected = [1, 0.2 + 0.8 * 0.8535534, 0.6, 0.2 + 0.8 * 0.1464466]
+    assert [schedule.factor(step, 2) for step in range(4)] == pytest.approx(expected)
+    assert Schedule(kind="constant", warmup=0).factor(10**6, 3) == 1
+
+
+def test_the_rate_is_in_proportion_to_the_pictures_of_a_step():
+    assert Optim(lr=0.02, lr_batch=16).rate(4) == pytest.approx(0.005)
+    assert Optim(lr=0.02, lr_batch=None).rate(4) == 0.02
+
+
+def test_a_run_comes_back_from_json():
+    run = tiny_run(config=Config(nan_in=(3, 4)), seed=5)
+    run = replace(run, data=replace(run.data, source=Synthetic(scenes=Scenes(sprites=Path("a/b"), radius=(2, 3.5)))))
+    files = replace(run, data=Data(source=Files(path="ä", val=None)), optim=Optim(clip=None, kind="adamw"))
+    for one in (run, files):
+        stored = json.loads(json.dumps(one.to_json(), allow_nan=False))
+        again = Run.from_json(stored, {"tiny": Config})
+        assert again == one
+        assert differences(again.to_json(), stored) == []
+    assert differences(run.to_json(), replace(run, seed=6).to_json()) == ["seed: 5, now 6"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        (("schedule", "epoch"), 3, "run.schedule: unknown field epoch; did you mean epochs"),
+        (("config", "widht"), 3, "run.config: unknown field widht; did you mean width"),
+        (("method",), "tinny", "run: unknown method tinny; did you mean tiny"),
+        (("optim", "amp"), "bf61", "run.optim.amp: unknown value bf61; did you mean bf16"),
+        (("data", "source", "kind"), "Scenery", "run.data.source: unknown kind Scenery"),
+        (("optim", "lr"), "fast", "run.optim.lr: expected float, got 'fast'"),
+        (("optim", "accumulate"), 1.5, "run.optim.accumulate: expected int, got 1.5"),
+        (("optim", "accumulate"), 0, "accumulate: expected at least 1, got 0"),
+        (("data", "view"), None, "run.data.view: expected a list"),
+        (("schedule",), 3, "run.schedule: expected the fields of Schedule, got 3"),
+    ],
+)
+def test_what_a_run_cannot_be_is_refused_with_its_place(place, value, complaint):
+    stored = tiny_run().to_json()
+    inner = stored
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    with pytest.raises(ValueError, match=complaint):
+        Run.from_json(stored, {"tiny": Config})
+
+
+def test_a_field_without_default_must_be_there():
+    stored = tiny_run().to_json()
+    del stored["data"]["source"]
+    with pytest.raises(ValueError, match=r"run\.data: missing source"):
+        Run.from_json(stored, {"tiny": Config})
+
+
+# What moves the weights
+
+
+def test_the_average_as_worked_by_hand():
+    model = nn.BatchNorm1d(1)
+    average = Average(model, decay=0.5)
+    nn.init.constant_(model.weight, FIRST)
+    model.running_mean.fill_(7)
+    average.update(model, 1)  # decay min(0.5, 1/10): 0.1 x 1 + 0.9 x 2
+    assert average.module.weight.item() == pytest.approx(1.9)
+    assert average.module.running_mean.item() == 7
+    average.update(model, 100)  # 0.5 x 1.9 + 0.5 x 2
+    assert average.module.weight.item() == pytest.approx(1.95)
+    assert model.weight.item() == FIRST
+
+
+def test_norm_layers_are_not_pulled_to_zero():
+    decays = {len(g["params"]): g["weight_decay"] for g in build(Tiny(Config()), Optim(), 16).param_groups}
+    assert decays == {8: 1e-4, 2: 0.0}
+
+
+def test_a_method_may_have_groups_of_its_own():
+    model = nn.Linear(1, 1)
+    model.param_groups = lambda: [{"params": [model.weight], "lr_factor": 0.1}, {"params": [model.bias]}]
+    assert [g["base_lr"] for g in build(model, Optim(lr=1, lr_batch=None), 4).param_groups] == [0.1, 1.0]
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_the_state_of_an_optimiser_goes_by_names(kind):
+    model, optim = Tiny(Config()), Optim(kind=kind)
+    one, other = build(model, optim, 2), build(model, optim, 2)
+    sum(p.sum() for p in model.parameters()).backward()
+    model.label.bias.grad = None
+    one.step()
+    stored = state_of(one, model)
+    assert "net.0.weight" in stored
+    assert "label.bias" not in stored
+    load_state(other, model, stored)
+    assert str(state_of(other, model)) == str(stored)
+    with pytest.raises(ValueError, match=r"unknown parameters: net\.9\.weight"):
+        load_state(other, model, {"net.9.weight": {}})
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(tiny_run(), folder, methods=METHODS)
+    return folder
+
+
+def test_the_folder_of_a_run_tells_all(whole):
+    run = Run.from_json(json.loads((whole / "run.json").read_text()), {"tiny": Config})
+    assert run == tiny_run()
+    assert json.loads((whole / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
+    lines = rows(whole)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    assert [line["lr"] for line in lines if "lr" in line][:3] == pytest.approx([0.05 * 0.001, 0.05 * 0.5005, 0.05])
+    with (whole / "metrics.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [row["step"] for row in table] == ["4", "8"]
+    losses = [line["loss/mask"] for line in lines if "loss/mask" in line]
+    assert float(table[0]["loss/mask"]) == pytest.approx(sum(losses[:4]) / 4)
+    assert json.loads((whole / "eval" / "report.json").read_text())["images"] == 3
+    assert not (whole / "failures.jsonl").exists()
+
+
+def test_the_weights_say_what_they_are(whole):
+    weights, about = read_model(whole / "weights" / "best.safetensors")
+    assert about.categories == Scenes(classes=("disc", "square")).categories
+    assert about.method == "tiny"
+    load_weights(Tiny(from_json(Config, about.config, "config")), weights)
+
+
+def test_the_average_is_what_is_kept(whole):
+    state = max((whole / "state").iterdir(), key=lambda path: path.name)
+    raw, kept = load_file(state / "model.safetensors"), load_file(whole / "weights" / "last.safetensors")
+    assert not torch.equal(raw["mask.weight"], kept["mask.weight"])
+
+
+def test_training_twice_gives_the_same(whole, tmp_path):
+    train(tiny_run(), tmp_path / "run", methods=METHODS)
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_a_run_is_not_written_over_by_mistake(whole, tmp_path):
+    before = outcome(whole)
+    with pytest.raises(ValueError, match="is not empty"):
+        train(tiny_run(), whole, methods=METHODS)
+    with pytest.raises(ValueError, match=r"another run:\n  optim.lr: 0.05, now 0.1"):
+        train(tiny_run(optim=Optim(lr=0.1, lr_batch=None, ema=0.9)), whole, methods=METHODS, resume=True)
+    train(tiny_run(), whole, methods=METHODS, resume=True)  # it was finished
+    assert outcome(whole) == before
+
+
+def test_two_parts_of_one_picture_are_one_step_of_two(tmp_path):
+    """Not to the bit, and without noise and running means, which see one picture at a time."""
+    results = []
+    for parts in (1, 2):
+        optim = Optim(lr=0.05, lr_batch=None, accumulate=parts)
+        source = Synthetic(scenes=Scenes(size=(32, 32)), train=6, val=0)
+        run = tiny_run(config=Config(chance=0), optim=optim, epochs=1, data={"source": source})
+        frozen = {"tiny": replace(METHODS["tiny"], build=lambda config: _without_norm(Tiny(config)))}
+        train(run, tmp_path / str(parts), methods=frozen)
+        results.append(load_file(tmp_path / str(parts) / "weights" / "last.safetensors"))
+    one, two = results
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def _without_norm(model: Tiny) -> Tiny:
+    model.net[1] = nn.Identity()
+    return model
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_learns(tmp_path, amp):
+    optim = Optim(kind="adamw", lr=0.01, lr_batch=None, amp=amp, clip=1.0)
+    train(tiny_run(optim=optim, epochs=3), tmp_path / "run", methods=METHODS)
+    losses = [line["loss/mask"] for line in rows(tmp_path / "run") if "loss/mask" in line]
+    assert losses[-1] < losses[0]
+    assert all(math.isfinite(loss) for loss in losses)
+
+
+def test_a_step_without_a_number_is_passed_over_and_named(tmp_path):
+    train(tiny_run(config=Config(nan_in=(2, 5)), epochs=2), tmp_path / "run", methods=METHODS)
+    failures = [json.loads(line) for line in (tmp_path / "run" / "failures.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in failures] == [2, 5]
+    assert all(len(row["images"]) == 2 and row["images"][0].startswith("scene-") for row in failures)
+    assert "mask nan" in failures[0]["message"]
+    weights = load_file(tmp_path / "run" / "weights" / "last.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_too_many_such_steps_end_training(tmp_path):
+    run = tiny_run(config=Config(nan_in=(1, 2, 3)), watch={"bad_steps": 2})
+    with pytest.raises(ValueError, match="3 steps gave no number, 2 are allowed"):
+        train(run, tmp_path / "run", methods=METHODS)
+
+
+def test_it_stops_early_where_nothing_gets_better(tmp_path):
+    run = tiny_run(epochs=9, optim=Optim(lr=0.0, lr_batch=None), watch={"patience": 2})
+    train(run, tmp_path / "run", methods=METHODS)
+    table = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert len(table) == 1 + 3, "the first is the best, two more are not"
+
+
+def test_without_validation_the_last_weights_are_the_result(tmp_path):
+    source = Synthetic(scenes=Scenes(size=(32, 32), count=(0, 0)), train=2, val=0)
+    path = train(tiny_run(epochs=1, data={"source": source}), tmp_path / "run", methods=METHODS)
+    assert path.name == "last.safetensors"
+    assert read_model(path)[1].config["num_classes"] == len(source.scenes.categories)
+
+
+def test_what_was_there_goes_where_that_is_wanted(tmp_path):
+    folder = tmp_path / "run"
+    train(tiny_run(), folder, methods=METHODS)
+    (folder / "state" / ".000009.new").mkdir()
+    source = replace(tiny_run().data.source, val=0)
+    train(tiny_run(epochs=1, data={"source": source}), folder, methods=METHODS, exist_ok=True)
+    assert [p.name for p in (folder / "weights").iterdir()] == ["last.safetensors"]
+    assert len(rows(folder)) == 4
+
+
+def test_pictures_that_cannot_be_shared_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 pictures a step are not to be shared by 3"):
+        train(tiny_run(optim=Optim(accumulate=3)), tmp_path / "run", methods=METHODS)
+    with pytest.raises(ValueError, match="unknown method 'tiny'; known: mask_rcnn"):
+        train(tiny_run(), tmp_path / "other")
+
+
+def test_tensorboard_is_asked_for_in_vain_without_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"maskwise\[tracking\]"):
+        Logbook(tmp_path, writes=True, total=1, tensorboard=True)
+
+
+# Interruptions: each in a process of its own, forked so that torch is loaded once
+
+INTERRUPTED = """
+import os, random, signal, sys, time, traceback
+from pathlib import Path
+from tiny_method import METHODS, tiny_run
+from maskwise.train import train
+folder, how, times = Path(sys.argv[1]), getattr(signal, sys.argv[2]), int(sys.argv[3])
+def start():
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        train(tiny_run(), folder, methods=METHODS, resume=True)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+def written():
+    return sum(len(p.read_bytes().splitlines()) for p in folder.glob("metrics.jsonl"))
+for turn in range(times):
+    child = start()
+    before = written()
+    while written() <= before and not os.waitpid(child, os.WNOHANG)[0]:
+        time.sleep(0.002)
+    try:
+        time.sleep(random.Random(turn).uniform(0, 0.1))
+        os.kill(child, how)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status))
+    except (ProcessLookupError, ChildProcessError):
+        print("finished")
+        break
+_, status = os.waitpid(start(), 0)
+assert status == 0, status
+"""
+
+
+def interrupted(folder: Path, how: str, times: int) -> list[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", INTERRUPTED, str(folder), how, str(times)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """In a process of the same kind: the order of sums may depend on how a process was started."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert interrupted(folder, "SIGKILL", 0) == []
+    return folder
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGKILL", "-9"), ("SIGTERM", "143")])
+def test_interrupted_training_ends_as_if_nothing_had_been(undisturbed, tmp_path, how, code):
+    codes = interrupted(tmp_path / "run", how, 3)
+    assert codes[0] == code
+    assert set(codes) <= {code, "finished", "0"}
+    assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGUSR1"])
+def test_interrupted_many_times(undisturbed, tmp_path, how):
+    for turn in range(5):
+        interrupted(tmp_path / str(turn), how, 12)
+        assert outcome(tmp_path / str(turn)) == outcome(undisturbed)
