@@ -85,7 +85,8 @@ def build(
         load(network, read(source), source=str(source))
     norms.replace(network, norm)
     parts = _stages(network)
-    deform(parts[stage] for stage in deformable)
+    if deformable:
+        deform(parts[stage] for stage in deformable)
     for stage, modules in parts.items():
         modules.requires_grad_(stage > frozen)
     cfg = timm.get_pretrained_cfg(name)
