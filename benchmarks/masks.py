@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,11 +65,11 @@ def comparing() -> list[dict[str, object]]:
     rows = []
     for kind, least, most in (("spread", 32, 256), ("half meet", 200, 600)):
         first, second = (drawn(500, least=least, most=most) for _ in range(2))
-        runs = [[{"size": m["size"], "counts": m["counts"].encode()} for m in s.rle()] for s in (first, second)]
+        runs = reference_form(first), reference_form(second)
         times = take_turns(
-            {"ours": lambda a=first, b=second: a.iou(b), "theirs": lambda runs=runs: coco.iou(*runs, [0] * 500)}
+            {"ours": lambda a=first, b=second: a.iou(b), "theirs": lambda runs=runs: reference_iou(*runs)}
         )
-        error = np.abs(first.iou(second).numpy() - coco.iou(*runs, [0] * 500)).max()
+        error = np.abs(first.iou(second).numpy() - reference_iou(*runs)).max()
         meet = float((first.iou(second) > 0).float().mean())
         rows.append(
             row(
@@ -92,8 +93,17 @@ def memory() -> dict[str, object]:
 def reference_runs(small: Tensor, boxes: Tensor) -> list[str]:
     """torchvision draws onto N whole pictures, pycocotools compresses those."""
     dense = paste_masks_in_image(small[:, None], boxes, SIZE)[:, 0] > 0.5
-    runs = coco.encode(np.asfortranarray(dense.permute(1, 2, 0).numpy().astype(np.uint8)))
+    runs: list[Any] = list(coco.encode(np.asfortranarray(dense.permute(1, 2, 0).numpy().astype(np.uint8))))
     return [r["counts"].decode() for r in runs]
+
+
+def reference_form(masks: Masks) -> Any:
+    """As pycocotools wants them; its type stubs know less than it takes."""
+    return [{"size": m["size"], "counts": m["counts"].encode()} for m in masks.rle()]
+
+
+def reference_iou(first: Any, second: Any) -> np.ndarray:
+    return np.asarray(coco.iou(first, second, [0] * len(second)))
 
 
 def drawn(count: int, *, least: float, most: float, size: tuple[int, int] = SIZE) -> Masks:

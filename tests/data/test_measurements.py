@@ -49,7 +49,7 @@ def test_perimeter_of_simple_shapes(bits, length):
 
 
 def test_perimeter_of_a_disc_is_near_that_of_the_circle():
-    """The estimator is known to give some 5 % too much; the number is that of scikit-image 0.25."""
+    """The estimator is known to give some 5 % too much; the number is that of scikit-image 0.26."""
     y, x = np.mgrid[-40:41, -40:41]
     length = measurements.perimeter(x**2 + y**2 <= 40**2)
     assert length == pytest.approx(263.7645019878171)
