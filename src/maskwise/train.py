@@ -8,9 +8,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -20,22 +20,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskwise import checkpoint, optimization, reproducible
-from maskwise.categories import Categories
 from maskwise.checkpoint import About, Checkpoint
-from maskwise.data.failures import BadFiles
 from maskwise.data.loader import Batch, Loader
 from maskwise.data.source import Source
-from maskwise.data.transforms import compose
 from maskwise.distributed import Signals, World, any_rank, device, from_environment, from_main, gathered, joined
 from maskwise.evaluate.coco import coco
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import Report, finite
-from maskwise.evaluate.structures import pair, truth_of
+from maskwise.evaluate.structures import judged
 from maskwise.logbook import Logbook, environment, prepare
-from maskwise.methods import METHODS, Entry
+from maskwise.methods import METHODS, Entry, Method
+from maskwise.progress import Progress
 from maskwise.recipes.run import Run, differences
-from maskwise.recipes.sources import Sources, sources
-from maskwise.structures import Images, Instances, Losses
+from maskwise.recipes.sources import Sources, loader, sources
+from maskwise.structures import Losses
 
 STOPPED = 143
 """Exit code after SIGTERM, as shells write it: 128 + 15."""
@@ -64,35 +62,6 @@ def train(
 # State
 
 
-@dataclass(slots=True)
-class _Progress:
-    """Where training stands, besides what optimiser, loader and weights know themselves."""
-
-    step: int = 0
-    """Steps done."""
-    epoch: int = 0
-    """Epochs trained and judged."""
-    best: float = -1.0
-    """Mask AP."""
-    stale: int = 0
-    """Validations since then."""
-    bad: int = 0
-    """Steps passed over."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Of the numbers of the steps of this epoch, on rank 0."""
-    counted: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """A row an epoch."""
-
-    def add(self, numbers: Mapping[str, float]) -> None:
-        self.counted += 1
-        for name, value in numbers.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-
-    def means(self) -> dict[str, float]:
-        return {name: value / self.counted for name, value in self.sums.items()}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Training:
     """Everything that takes part."""
@@ -110,7 +79,7 @@ class _Training:
     sources: Sources
     folder: Path
     book: Logbook
-    progress: _Progress
+    progress: Progress
 
     @property
     def per_epoch(self) -> int:
@@ -137,12 +106,12 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     """The same on all ranks, up to the chance that each has for itself."""
     on, found, optim = device(world, run.device), sources(run.data), run.optim
     reproducible.seed(run.seed)
-    run = replace(run, config=_fitted(run.config, found.categories))
+    run = run.fitted(found.categories)
     model = _module(methods, run).to(on)
     wrapped = model if world.size == 1 else DistributedDataParallel(model, [on] if on.type == "cuda" else None)
-    loader = _loader(run, found.train, folder, world)
+    learned = _batches(run, found.train, folder, world)
     reproducible.seed(run.seed + world.rank)
-    total = run.schedule.epochs * math.ceil(len(loader) / optim.accumulate)
+    total = run.schedule.epochs * math.ceil(len(learned) / optim.accumulate)
     return _Training(
         run=run,
         world=world,
@@ -152,12 +121,17 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
         average=optimization.Average(model, optim.ema) if optim.ema is not None else None,
         optimizer=optimization.build(model, optim, run.data.batch),
         scaler=torch.amp.GradScaler(on.type, enabled=optim.amp == "fp16"),
-        loader=loader,
+        loader=learned,
         sources=found,
         folder=folder,
         book=Logbook(folder, writes=world.is_main, total=total, tensorboard=run.watch.tensorboard),
-        progress=_Progress(),
+        progress=Progress(),
     )
+
+
+def _batches(run: Run[Any], source: Source, folder: Path, world: World, *, judging: bool = False) -> Loader:
+    failures = folder / "failures.jsonl"
+    return loader(run, source, failures=failures, rank=world.rank, world=world.size, judging=judging)
 
 
 def _module(methods: Mapping[str, Entry], run: Run[Any]) -> nn.Module:
@@ -166,41 +140,15 @@ def _module(methods: Mapping[str, Entry], run: Run[Any]) -> nn.Module:
     return cast(nn.Module, methods[run.method].build(run.config))
 
 
-def _fitted(config: Any, categories: Categories) -> Any:
-    """Options of a method with as many classes as the data has."""
-    if any(f.name == "num_classes" for f in fields(config)):
-        return replace(config, num_classes=len(categories))
-    return config
-
-
-def _loader(run: Run[Any], source: Source, folder: Path, world: World, *, judging: bool = False) -> Loader:
-    """Ranks get equally many batches to learn from, but each picture is judged once."""
-    data, parts = run.data, world.size * run.optim.accumulate
-    if data.batch % parts:
-        raise ValueError(f"{data.batch} pictures a step are not to be shared by {parts} (processes x accumulate)")
-    return Loader(
-        source,
-        batch_size=data.batch // parts,
-        transform=compose(*(data.view if judging else data.change)),
-        seed=run.seed,
-        shuffle=not judging,
-        last="keep" if judging else "pad",
-        group_by_aspect=data.group_by_aspect and not judging,
-        bad_files=BadFiles(then="leave out" if judging else "replace", failures=folder / "failures.jsonl"),
-        workers=data.workers,
-        rank=world.rank,
-        world=world.size,
-    )
-
-
 # Steps
 
 
-def _epoch(t: _Training, signals: "Signals") -> None:
+def _epoch(t: _Training, signals: Signals) -> None:
     """The rest of an epoch: steps, and the judgement at its end."""
     p, watch = t.progress, t.run.watch
     if t.loader.epoch == p.epoch:  # else it was stopped while it was being judged
-        for parts in _groups(t.loader, t.run.optim.accumulate):
+        batches = iter(t.loader)
+        while parts := list(islice(batches, t.run.optim.accumulate)):
             stop = _step(t, parts, signals)
             if stop or p.step % watch.save_steps == 0:
                 _save(t)
@@ -215,14 +163,7 @@ def _epoch(t: _Training, signals: "Signals") -> None:
     _close(t, report)
 
 
-def _groups(loader: Loader, size: int) -> Iterator[list[Batch]]:
-    """The batches of one step after another."""
-    batches = iter(loader)
-    while group := list(islice(batches, size)):
-        yield group
-
-
-def _step(t: _Training, parts: list[Batch], signals: "Signals") -> bool:
+def _step(t: _Training, parts: list[Batch], signals: Signals) -> bool:
     """One step of the optimiser; whether any process was told to stop."""
     began, p, factor = time.perf_counter(), t.progress, t.run.schedule.factor(t.progress.step, t.per_epoch)
     optimization.set_rate(t.optimizer, factor)
@@ -301,10 +242,10 @@ def _pass_over(t: _Training, names: Sequence[str], numbers: Mapping[str, float])
 
 
 def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
-    p, total = t.progress, t.total
+    p = t.progress
     losses = sum(value for name, value in numbers.items() if name.startswith("loss/"))
-    due = p.step % t.run.watch.log_steps == 0 or p.step == total
-    t.book.progress(p.step, f"epoch {p.epoch + 1}, step {p.step} of {total}, loss {losses:.4f}", say=due)
+    due = p.step % t.run.watch.log_steps == 0 or p.step == t.total
+    t.book.progress(p.step, f"epoch {p.epoch + 1}, step {p.step} of {t.total}, loss {losses:.4f}", say=due)
     if due:
         t.book.metrics(p.step, numbers)
 
@@ -312,19 +253,17 @@ def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
 # Judgement
 
 
-def _validate(t: _Training, val: Source, signals: "Signals") -> Report:
-    """Each rank judges its share, rank 0 puts them together; the others' report is empty."""
-    predict: Callable[[Images], list[Instances]] = getattr(t.judged.eval(), "predict")  # noqa: B009  nn.Module is open
+def _validate(t: _Training, val: Source, signals: Signals) -> Report:
+    """Each rank judges its share, rank 0 puts them together; the others' report is of nothing."""
     pairs: list[tuple[int, Pair]] = []
     if t.world.rank < len(val):
-        with _loader(t.run, val, t.folder, t.world, judging=True) as loader, torch.no_grad():
-            for batch in loader:
+        with _batches(t.run, val, t.folder, t.world, judging=True) as shown, torch.no_grad():
+            t.judged.eval()
+            for numbered in judged(cast(Method, t.judged).predict, shown, val, t.on):
+                pairs.append(numbered)
                 if signals.raised:
                     break
-                found = predict(batch.images.to(t.on))
-                for i, name, instances in zip(batch.indices, batch.names, found, strict=True):
-                    pairs.append((i, pair(name, truth_of(val, i), instances)))
-    t.judged.train()
+            t.judged.train()
     everything = sorted(gathered(t.world, pairs), key=lambda numbered: numbered[0])
     return coco(Comparison(categories=t.sources.categories, pairs=tuple(p for _, p in everything)))
 
@@ -356,13 +295,12 @@ def _keep(t: _Training, name: str) -> None:
 
 def _about(t: _Training) -> About:
     run, p = t.run.to_json(), t.progress
-    notes = {"step": p.step, "epoch": p.epoch, "best": p.best}
     return About(
         method=run["method"],
         config=run["config"],
         categories=t.sources.categories,
         view=run["data"]["view"],
-        notes=notes,
+        notes={"step": p.step, "epoch": p.epoch, "best": p.best},
     )
 
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"parts", "backbones"},
     {"methods"},
     {"recipes"},
-    {"train", "checkpoint", "distributed", "logbook", "optimization", "reproducible"}
+    {"train", "checkpoint", "distributed", "logbook", "optimization", "progress", "reproducible"}
     | {"predict", "evaluate", "export", "weights", "report", "draw"},
     {"serve", "cli"},
 ]

@@ -1,13 +1,18 @@
 """What training and prediction hold, as evaluation reads it: tensors become arrays, masks become run lengths."""
 
+from collections.abc import Callable, Iterable, Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from maskwise.data.loader import Batch
 from maskwise.data.source import FileSource, Source
 from maskwise.evaluate.objects import Found, Pair, Truth
-from maskwise.structures import Instances, Targets
+from maskwise.structures import Images, Instances, Targets
+
+Predict = Callable[[Images], list[Instances]]
 
 
 def pair(image: int | str, targets: Targets, found: Instances) -> Pair:
@@ -48,6 +53,14 @@ def predicted(found: Instances) -> Found:
 def _floats(values: Tensor) -> Float[np.ndarray, "..."]:
     """float64, as files of results are read, so that both ways lead to the same digits."""
     return values.detach().to("cpu", torch.float64).numpy()
+
+
+def judged(predict: Predict, batches: Iterable[Batch], source: Source, on: torch.device) -> Iterator[tuple[int, Pair]]:
+    """What `predict` of a method finds beside the truth, with the position of each picture in the source."""
+    for batch in batches:
+        found = predict(batch.images.to(on))
+        for i, name, instances in zip(batch.indices, batch.names, found, strict=True):
+            yield i, pair(name, truth_of(source, i), instances)
 
 
 def truth_of(source: Source, i: int) -> Targets:

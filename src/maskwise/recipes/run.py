@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from maskwise.categories import Categories
 from maskwise.data import transforms
 from maskwise.data.scenes import Scenes
 from maskwise.recipes.stored import from_json, refuse_unknown, to_json
@@ -166,6 +167,13 @@ class Run(Generic[C]):
     device: str = "auto"
     deterministic: bool = False
     """Refuse operations whose result changes from one time to the next; slower on a GPU."""
+
+    def fitted(self, categories: Categories) -> "Run[C]":
+        """With as many classes as the data has, where the method has classes."""
+        config: Any = self.config
+        if all(f.name != "num_classes" for f in fields(config)):
+            return self
+        return replace(self, config=replace(config, num_classes=len(categories)))
 
     def to_json(self) -> dict[str, Any]:
         return to_json(self)
