@@ -114,6 +114,19 @@ def test_convert_tells_what_is_lost_and_what_is_wrong(plants, tmp_path, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "annotations or files left out for an error 2" in out
     assert "2 problems in what was read: see check" in out
+    code, said = answer(capsys, "convert", plants / "in", tmp_path / "again", "--to", "voc")
+    assert (code, said["splits"][0]["losses"]["annotations or files left out for an error"]) == (0, 2)
+
+
+@pytest.mark.parametrize("format", sorted(FORMATS))
+def test_an_empty_folder_is_no_data_set_without_faults(tmp_path, format):
+    assert main(["check", str(tmp_path), "--from", format]) != 0
+
+
+def test_a_format_of_which_nothing_is_found_is_named(plants, capsys):
+    for command in ("check", "stats", "preview"):
+        assert main([command, str(plants), "--from", "cityscapes"]) == 2
+        assert "plants: found nothing of the format cityscapes there" in capsys.readouterr().err
 
 
 def test_convert_does_not_write_over_what_is_there(plants, tmp_path, capsys):
@@ -123,6 +136,16 @@ def test_convert_does_not_write_over_what_is_there(plants, tmp_path, capsys):
     assert main(arguments) == 2
     assert "out exists already; choose another place, or allow it with --exist-ok" in capsys.readouterr().err
     assert main([*arguments, "--exist-ok"]) == 0
+
+
+@pytest.mark.parametrize("source", ["out", "out/train.json"])
+def test_convert_does_not_write_over_what_it_reads(plants, tmp_path, capsys, source):
+    out = tmp_path / "out"
+    assert main(["convert", str(plants), str(out), "--to", "coco", "--split", "train"]) == 0
+    before = (out / "train.json").read_bytes()
+    assert main(["convert", str(tmp_path / source), str(out), "--to", "coco", "--exist-ok"]) == 2
+    assert "write over the data set that is read" in capsys.readouterr().err
+    assert (out / "train.json").read_bytes() == before
 
 
 def test_preview_of_a_data_set(plants, tmp_path, capsys, monkeypatch):

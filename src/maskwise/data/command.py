@@ -220,6 +220,8 @@ def _opened(source: Path, format: str | None, split: str | None) -> "Sequence[Da
         raise ValueError(f"{source}: there is no such file or folder")
     format = format or detected(source)
     wanted = FORMATS[format].splits(source) if split is None else (split,)
+    if not wanted:
+        raise ValueError(f"{source}: found nothing of the format {format} there")
     return [open_data(source, format=format, split=name or None) for name in wanted]
 
 

@@ -29,6 +29,9 @@ def convert(data: DataSet, out: Path, format: str, *, link: bool = False) -> Con
 
     Where a picture is missing its annotations are kept if they say how large it is.
     """
+    home = data.root.parent if data.root.is_file() else data.root
+    if format == data.format and out.resolve() == home.resolve():
+        raise ValueError(f"{out}: this would write over the data set that is read; choose another place")
     reading = _Reading(data, link, Counter(), list(data.problems))
     split = data.split or "train"
     written = FORMATS[format].write(out, data.categories, reading.items(), split=split)
@@ -38,7 +41,7 @@ def convert(data: DataSet, out: Path, format: str, *, link: bool = False) -> Con
         pictures=reading.counts["pictures"],
         instances=reading.counts["instances"],
         files=len(written.files),
-        losses=+(Counter(written.losses) + Counter(left_out) + Counter({"pictures": reading.counts["no picture"]})),
+        losses=dict(Counter(written.losses) + Counter(left_out) + Counter({"pictures": reading.counts["no picture"]})),
         problems=tuple(reading.problems),
     )
 
