@@ -339,7 +339,7 @@ def interrupted(folder: Path, how: str, times: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """In a process of the same kind: the order of sums may depend on how a process was started."""
+    """Outside pytest too: there beartype checks one random item of a list, and draws it from the chance of `random`."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     assert interrupted(folder, "SIGKILL", 0) == []
     return folder
