@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from maskwise.data.convert import convert
 from maskwise.data.dataset import DataSet, Item, Record
 from maskwise.data.formats import label_map, mask_folder
 from maskwise.data.images import write_label_map
+from maskwise.data.open import open_data
 from maskwise.data.stats import Spread, stats
 from maskwise.masks import Masks
 from maskwise.structures import Targets
@@ -55,6 +58,22 @@ def test_nothing_is_wrong_with_a_good_one(make):
     rows = ["aaaabbbb"] * 4 + ["cccccccc"] * 2
     (data,) = make({"train": {"a.png": targets(*rows, labels=[0, 1, 2])}})
     assert check(data) == []
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme", "yolo"])
+def test_a_name_that_no_file_can_have_is_a_missing_picture(tmp_path, format):
+    name = "x" * 300 + ".png"
+    image = {"id": 1, "file_name": name, "width": 4, "height": 3}
+    sheet = {"imagePath": name, "imageWidth": 4, "imageHeight": 3, "shapes": []}
+    files = {
+        "coco": {"train.json": json.dumps({"images": [image], "annotations": [], "categories": []})},
+        "labelme": {"a.json": json.dumps(sheet)},
+        "yolo": {"data.yaml": "train: train.txt\nnames: [leaf]\n", "train.txt": f"images/{name}\n"},
+    }
+    (tmp_path / "images").mkdir()
+    for file, text in files[format].items():
+        (tmp_path / file).write_text(text)
+    assert ("missing-image", "error") in rules(check(open_data(tmp_path, format=format)))
 
 
 def test_names_what_is_wrong_with_the_whole(make):

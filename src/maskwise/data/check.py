@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from maskwise.data.dataset import DataSet, Problem, Record
+from maskwise.data.files import exists
 from maskwise.data.images import ImageReadError, read_image
 from maskwise.data.survey import NO_PICTURE, over, read_labels
 from maskwise.structures import Targets
@@ -67,7 +68,7 @@ def _digests(splits: Sequence[DataSet]) -> Iterator[tuple[DataSet, Record, bytes
     by_length: dict[int, list[tuple[DataSet, Record]]] = defaultdict(list)
     for data in splits:
         for record in data:
-            if record.path.is_file():
+            if exists(record.path) and record.path.is_file():
                 by_length[record.path.stat().st_size].append((data, record))
     for several in by_length.values():
         if len(several) > 1:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskwise.categories import Categories
+from maskwise.data.files import exists
 from maskwise.data.images import ImageReadError, image_size
 from maskwise.rle import Size
 from maskwise.structures import Instances, Targets
@@ -140,7 +141,7 @@ def _without_crowds(labelled: Callable[[], Labelled]) -> Labelled:
 
 def picture_problem(record: Record) -> Problem | None:
     """What is wrong with the picture of a record, from its header: missing, unreadable, or not of the stated size."""
-    if not record.path.exists():
+    if not exists(record.path):
         return Problem(record.name, "", "missing-image", f"there is no picture {record.path}")
     try:
         found = image_size(record.path)

@@ -1,10 +1,18 @@
-"""Files that appear whole or not at all."""
+"""Files that annotations name, and files that appear whole or not at all."""
 
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+def exists(path: Path) -> bool:
+    """Also of names out of annotations, which may be longer than any file's, or in a folder that is closed to us."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 @contextmanager

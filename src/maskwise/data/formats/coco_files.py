@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from maskwise.data.files import exists
 from maskwise.data.formats import json_file
 from maskwise.data.formats.folders import one_split, relative, subfolders, visible
 
@@ -74,7 +75,7 @@ class Pictures:
         return next((g for g in guesses if g._holds_any(names)), cls(root, annotations.parent))
 
     def _holds_any(self, names: Sequence[str]) -> bool:
-        return any((self.root / self.place(name)[0]).is_file() for name in names[:_SAMPLE])
+        return any(exists(self.root / self.place(name)[0]) for name in names[:_SAMPLE])
 
     def place(self, name: str) -> tuple[str, bool]:
         """Path from the root, and whether the name led out of the root, so that only its last part was used."""

@@ -26,7 +26,7 @@ from PIL import Image
 from maskwise import outlines
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
-from maskwise.data.files import replacing
+from maskwise.data.files import exists, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_index import MOST_PIXELS, Problems
 from maskwise.data.formats.folders import SPLITS, one_split, relative
@@ -242,11 +242,11 @@ def _picture(root: Path, sheet: Sheet, problems: Problems) -> Path:
     folder = sheet.path.parent
     named = Path(os.path.normpath(folder / inner))
     is_inside = bool(inner.name) and named.is_relative_to(os.path.normpath(root))
-    if is_inside and named.is_file():
+    if is_inside and exists(named):
         return named
     beside = [folder / inner.name] if inner.name else []
     beside += [sheet.path.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES)]
-    found = next((path for path in beside if path.is_file()), None)
+    found = next((path for path in beside if exists(path)), None)
     if found is None:
         return named if is_inside else sheet.path.with_suffix(inner.suffix or ".png")
     if sheet.picture:

@@ -24,7 +24,7 @@ import yaml
 from maskwise import outlines
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
-from maskwise.data.files import replacing
+from maskwise.data.files import exists, replacing
 from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import one_split, relative, visible
 from maskwise.data.formats.painting import unheld
@@ -75,7 +75,7 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
                 problems.add(source, "duplicate-file", f"{name} is listed twice; it was read once", "warning")
                 continue
             labels = _labels_of(path)
-            without += not labels.is_file()
+            without += not exists(labels)
             decode = partial(_labelled, listing.root, path, labels, listing.categories)
             records[name] = Record(name=name, path=path, id=name, size=None, labelled=decode)
         if not source.endswith(".txt"):
@@ -215,7 +215,7 @@ def _pictures(listing: Listing, source: str, problems: Problems) -> tuple[Path, 
             problems.add(f"{path.name} line {number}", "missing-image", f"no file has the name {inner!r:.80}; left out")
             continue
         options = [path.parent / inner, listing.root / inner]
-        found.append(next((option for option in options if option.exists()), options[0]))
+        found.append(next((option for option in options if exists(option)), options[0]))
     return path.parent, found
 
 
@@ -275,7 +275,7 @@ def _labelled(root: Path, picture: Path, labels: Path, categories: Categories) -
 
 def _rows(labels: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     """Words of each line that has any."""
-    if not labels.is_file():
+    if not exists(labels):
         return []
     try:
         text = labels.read_text("utf-8-sig")
