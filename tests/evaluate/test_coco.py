@@ -239,6 +239,9 @@ def test_boundary_ap_equals_pycocotools_with_that_matrix(seed, data_set, pycocot
         ({"max_dets": (10, 1)}, r"max_dets must rise from 1 or more, got \(10, 1\)"),
         ({"max_dets": (0, 1)}, "max_dets must rise"),
         ({"thresholds": ()}, "must not be empty"),
+        ({"thresholds": (0.5, 1.5)}, r"above 0 and at most 1, got \(0.5, 1.5\)"),
+        ({"thresholds": (float("nan"),)}, "above 0 and at most 1"),
+        ({"thresholds": (0.0,)}, "above 0 and at most 1"),
     ],
 )
 def test_settings_that_make_no_sense(changes, message):

@@ -101,7 +101,7 @@ def test_wrong_entries_go_to_stderr(files, capsys):
     assert main([*files, "--json"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "maskwise eval: results[2]: unknown image_id 999999, the ground truth has 6 others\n"
+    assert err == "maskwise eval: results[2]: unknown image_id 999999: none of the 6 of the ground truth\n"
 
 
 def test_a_misspelt_policy_is_refused_with_the_nearest(files, capsys):

@@ -40,6 +40,8 @@ class Settings:
             raise ValueError("thresholds, areas and max_dets must not be empty")
         if list(self.max_dets) != sorted(set(self.max_dets)) or self.max_dets[0] < 1:
             raise ValueError(f"max_dets must rise from 1 or more, got {self.max_dets}")
+        if not all(0 < threshold <= 1 for threshold in self.thresholds):
+            raise ValueError(f"an IoU threshold is above 0 and at most 1, got {self.thresholds}")
 
 
 COCO = Settings()

@@ -106,7 +106,7 @@ class _Entry:
     def look_up(self, name: str, known: Mapping[int | str, T]) -> T:
         value = self.get(name)
         if not isinstance(value, int | str) or value not in known:
-            raise ValueError(f"{self.where}: unknown {name} {value!r}, the ground truth has {len(known)} others")
+            raise ValueError(f"{self.where}: unknown {name} {value!r}: none of the {len(known)} of the ground truth")
         return known[value]
 
 
