@@ -1,3 +1,7 @@
+import errno
+import io
+import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -39,10 +43,39 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"maskwise {maskwise.__version__}\n"
 
 
-def test_a_reader_that_goes_away_is_no_error():
-    script = f"{sys.executable} -m maskwise.cli eval --help | head -n 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", script], capture_output=True, text=True, check=True)
-    assert "Traceback" not in done.stderr
+@pytest.fixture
+def files(tmp_path):
+    """Ground truth of a picture that is not there, long to tell of, and results."""
+    image = {"id": 1, "file_name": "x" * 20_000 + ".png", "width": 4, "height": 3}
+    truth = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "leaf"}]}
+    (tmp_path / "train.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text("[]")
+    return {"GT": str(tmp_path / "train.json"), "RESULTS": str(tmp_path / "results.json")}
+
+
+@pytest.mark.parametrize(
+    "words", ["eval --help", "eval GT RESULTS", "eval GT RESULTS --json", "data check GT", "data check GT --json"]
+)
+def test_a_reader_that_goes_away_is_no_error(files, words):
+    command = [sys.executable, "-m", "maskwise.cli", *(files.get(word, word) for word in words.split())]
+    gone, out = os.pipe()
+    os.close(gone)
+    done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(out)
+    assert done.returncode == 0, done.stderr
+    assert "rror" not in done.stderr
+    assert "pipe" not in done.stderr
+
+
+@pytest.mark.parametrize("words", ["eval GT RESULTS", "eval GT RESULTS --json", "data stats GT"])
+def test_an_output_that_takes_nothing_is_an_error_in_one_line(files, words, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert cli.main([files.get(word, word) for word in words.split()]) == 2
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_the_installed_command_is_this_one():

@@ -81,6 +81,9 @@ def _finish(command: Callable[[list[str]], int], argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"maskwise: {error}", file=sys.stderr)
+        return 2
     return code
 
 

@@ -13,7 +13,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 INNER = [p for p in FILES if p != SOURCE / "__init__.py"]  # the package itself names what is public, from anywhere
 
 # A module may import from layers at or before its own; `data` beside them knows only the structures.
-STRUCTURES = {"version", "categories", "rle", "outlines", "interpolation", "boxes", "masks", "structures"}
+STRUCTURES = {"version", "terminal", "categories", "rle", "outlines", "interpolation", "boxes", "masks", "structures"}
 LAYERS = [
     STRUCTURES,
     {"parts", "backbones"},

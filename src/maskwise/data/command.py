@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
-from rich.console import Console
 from rich.text import Text
+
+from maskwise.terminal import Terminal
 
 if TYPE_CHECKING:
     from maskwise.data.dataset import DataSet
@@ -44,6 +45,8 @@ def main(argv: list[str]) -> int:
         )
     except SystemExit as stop:  # how the option parser ends: 0 after help, 2 after a wrong option
         return stop.code if isinstance(stop.code, int) else 2
+    except BrokenPipeError:  # no fault of the data: the command line ends quietly
+        raise
     except (ValueError, OSError) as error:
         print(f"maskwise data: {error}", file=sys.stderr)
         return 2
@@ -82,7 +85,7 @@ def check(
         totals = {f"{severity}s": count for severity, count in counts.items()}
         _print({**_head(source, splits), "pictures": pictures, **totals, "problems": [asdict(p) for p in problems]})
     else:
-        console = Console()
+        console = Terminal()
         tables.show_problems(console, problems, most=most)
         console.print(tables.verdict(problems, pictures).append(f"  {time.perf_counter() - start:.1f} s", "dim"))
     return 1 if counts["error"] else 0
@@ -115,7 +118,7 @@ def stats(
     if json:
         _print({**_head(source, splits), "splits": [asdict(one) for one in measured]})
     else:
-        console = Console()
+        console = Terminal()
         console.print(tables.stats_tables(measured, width=console.width, most=most))
     return 0
 
@@ -154,7 +157,7 @@ def convert(
         rows = [{**asdict(one), "problems": len(one.problems)} for one in written]
         _print({**_head(source, splits), "to": to, "out": str(out), "splits": rows})
         return 0
-    console = Console()
+    console = Terminal()
     for one in written:
         name = Text.assemble((one.split, "bold"), f": {tables.plural(one.pictures, 'picture')}")
         console.print(name.append(f" with {tables.plural(one.instances, 'instance')} written as {to} to {out}"))
@@ -207,7 +210,7 @@ def preview(
     if json:
         _print({"source": str(source), "file": str(target), "pictures": [c.caption for c in cells]})
     else:
-        Console().print(Text.assemble("wrote ", (str(target), "bold"), f": {len(cells)} pictures"))
+        Terminal().print(Text.assemble("wrote ", (str(target), "bold"), f": {len(cells)} pictures"))
     return 0
 
 

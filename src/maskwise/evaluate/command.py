@@ -29,6 +29,7 @@ from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
 from maskwise.evaluate.region_ap import cihp, matching_iou, oxford, sds, voc07
 from maskwise.evaluate.report import Report
+from maskwise.terminal import Terminal
 
 Policy = Callable[[Comparison, str], Report]
 
@@ -98,7 +99,7 @@ def evaluate(
     if json:
         print(json_format.dumps(report.to_json(), allow_nan=False))
     else:
-        show(report, Console(width=None if sys.stdout.isatty() else 1000))  # a pipe has no width to fit into
+        show(report, Terminal(width=None if sys.stdout.isatty() else 1000))  # a pipe has no width to fit into
 
 
 def chosen(policy: str) -> Policy:
