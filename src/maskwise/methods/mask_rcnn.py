@@ -52,6 +52,10 @@ class Config:
     head_norm: Norm | None = None
     """Of the pyramid and the heads; with one, the box head has four convolutions and one layer."""
     rpn_convolutions: int = 1
+    anchor_scale: float = 8.0
+    """Sides of a level's anchors, in its strides: 32 to 512 pixels from P2 to P6. Smaller for small objects."""
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """The same where there is one level only, in pixels."""
     operator: Operator = "align"
     """How features of a region are read."""
     reduce: Literal["average", "maximum"] = "average"
@@ -145,9 +149,9 @@ class MaskRCNN(nn.Module):
         strides = self.backbone.strides
         if cfg.variant == "fpn":
             self.rpn_strides = (*strides, 2 * strides[-1])
-            sizes = [[8.0 * stride] for stride in self.rpn_strides]
+            sizes = [[cfg.anchor_scale * stride] for stride in self.rpn_strides]
         else:
-            self.rpn_strides, sizes = strides, [[32.0, 64.0, 128.0, 256.0, 512.0]]
+            self.rpn_strides, sizes = strides, [list(cfg.anchor_sizes)]
         self.rpn = RPN(
             channels, sizes=sizes, strides=self.rpn_strides, convention=convention, convolutions=cfg.rpn_convolutions
         )
