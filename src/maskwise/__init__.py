@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from maskwise.data.open import open_data as open_data
     from maskwise.data.scenes import Scenes as Scenes
     from maskwise.masks import Masks as Masks
+    from maskwise.model import Model as Model
+    from maskwise.model import load as load
     from maskwise.structures import Images as Images
     from maskwise.structures import Instances as Instances
     from maskwise.structures import Targets as Targets
@@ -25,8 +27,10 @@ _HOME = {
     "Images": "maskwise.structures",
     "Instances": "maskwise.structures",
     "Masks": "maskwise.masks",
+    "Model": "maskwise.model",
     "Scenes": "maskwise.data.scenes",
     "Targets": "maskwise.structures",
+    "load": "maskwise.model",
     "open_data": "maskwise.data.open",
     "read_image": "maskwise.data.images",
 }

@@ -20,7 +20,7 @@ LAYERS = [
     {"methods"},
     {"recipes"},
     {"train", "checkpoint", "distributed", "logbook", "optimization", "progress", "reproducible"}
-    | {"predict", "evaluate", "export", "weights", "report", "draw"},
+    | {"model", "predict", "evaluate", "export", "weights", "report", "draw"},
     {"serve", "cli"},
 ]
 ABOVE_DATA = LAYERS[3] | LAYERS[4] | LAYERS[5]

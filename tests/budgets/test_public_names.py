@@ -11,9 +11,11 @@ PUBLIC = [
     "Images",
     "Instances",
     "Masks",
+    "Model",
     "Scenes",
     "Targets",
     "__version__",
+    "load",
     "open_data",
     "read_image",
 ]

@@ -46,7 +46,7 @@ class Config:
     deformable: tuple[int, ...] = ()
     """Stages of the backbone with deformable convolutions; (3, 4, 5) in the papers."""
     width: int = 256
-    """Channels of the pyramid and of the mask head."""
+    """Channels of the pyramid and of the heads' convolutions."""
     hidden: int = 1024
     """Width of the linear layers."""
     head_norm: Norm | None = None

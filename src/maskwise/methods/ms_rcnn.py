@@ -54,6 +54,7 @@ class ScoredMaskBranch(nn.Module):
         self.iou = MaskIoUHead(
             extra if cfg.quality_input == "mask_only" else channels + extra,
             cfg.num_classes,
+            width=cfg.width,
             size=2 * size if unpooled else size,
             halvings=(size == 14) + unpooled,
             hidden=cfg.hidden,

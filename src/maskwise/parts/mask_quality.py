@@ -15,9 +15,10 @@ from maskwise.structures import Targets
 class MaskIoUHead(nn.Module):
     """Four convolutions, the last `halvings` of them with stride 2, and three layers; a raw number a class."""
 
-    def __init__(self, channels: int, classes: int, *, size: int = 14, halvings: int = 1, hidden: int = 1024):
+    def __init__(
+        self, channels: int, classes: int, *, width: int = 256, size: int = 14, halvings: int = 1, hidden: int = 1024
+    ):
         super().__init__()
-        width = 256
         strides = [1] * (4 - halvings) + [2] * halvings
         self.convolutions = nn.ModuleList(
             nn.Conv2d(width if i else channels, width, 3, stride=stride, padding=1) for i, stride in enumerate(strides)
