@@ -106,7 +106,7 @@ class Masks:
         windows = torch.stack([x0, y0, torch.maximum(x1, x0), torch.maximum(y1, y0)], 1)
         shape = (windows[:, 2:] - windows[:, :2]).flip(1)
         found: list[Tensor] = [probabilities.new_zeros(0, dtype=torch.bool)] * len(boxes)
-        for which, h, w in _stacks(shape, cells=_cells(boxes.device)):
+        for which, h, w in stacks(shape, cells=cells_at_once(boxes.device)):
             at, small = boxes[which], probabilities[which]
             down = axis.weights(at[:, 1], at[:, 3], y0[which], h, small.shape[-1])  # k h m
             across = axis.weights(at[:, 0], at[:, 2], x0[which], w, small.shape[-1])  # k w m
@@ -247,7 +247,7 @@ class Masks:
         out = boxes.new_zeros(len(boxes), cells, cells)
         offsets, windows = self._offsets(), self.windows[which]
         shape = (windows[:, 2:] - windows[:, :2]).flip(1)
-        for part, h, w in _stacks(shape, cells=_cells(boxes.device)):
+        for part, h, w in stacks(shape, cells=cells_at_once(boxes.device)):
             at, window = boxes[part], windows[part]
             down = interpolation.grid_weights(at[:, 1], at[:, 3], window[:, 1], h, cells, self.size[0])  # k m h
             across = interpolation.grid_weights(at[:, 0], at[:, 2], window[:, 0], w, cells, self.size[1])  # k m w
@@ -260,7 +260,7 @@ class Masks:
         out = boxes.new_zeros(len(boxes))
         offsets, windows = self._offsets(), self.windows[which]
         shape = (windows[:, 2:] - windows[:, :2]).flip(1)
-        for part, h, w in _stacks(shape, cells=_cells(boxes.device)):
+        for part, h, w in stacks(shape, cells=cells_at_once(boxes.device)):
             at, window = boxes[part], windows[part]
             down = interpolation.coverage(at[:, 1], at[:, 3], window[:, 1], h)  # k h
             across = interpolation.coverage(at[:, 0], at[:, 2], window[:, 0], w)  # k w
@@ -318,7 +318,7 @@ class Masks:
         return self.bits[torch.where(inside, place, 0)] & inside
 
 
-def _stacks(shape: Int[Tensor, "k 2"], *, cells: int) -> Iterator[tuple[Int[Tensor, " j"], int, int]]:
+def stacks(shape: Int[Tensor, "k 2"], *, cells: int) -> Iterator[tuple[Int[Tensor, " j"], int, int]]:
     """Positions of windows of like size that are worked on together, and the height and width that hold them all."""
     order = shape.prod(1).argsort()
     sides = shape[order].tolist()
@@ -336,7 +336,7 @@ def _stacks(shape: Int[Tensor, "k 2"], *, cells: int) -> Iterator[tuple[Int[Tens
         yield order[start:], h, w
 
 
-def _cells(device: torch.device) -> int:
+def cells_at_once(device: torch.device) -> int:
     return CELLS_AT_ONCE["cpu" if device.type == "cpu" else "other"]
 
 

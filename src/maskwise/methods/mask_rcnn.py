@@ -2,11 +2,13 @@
 
 A region proposal network finds boxes, a box head names and refines them, and beside it a small fully convolutional head
 draws one mask per class in each box. RoIAlign reads the features of a box without rounding it. The classes of a mask do
-not compete: which one it is, is for the box head to say.
+not compete: which one it is, is for the box head to say. A head of the same kind finds the keypoints of people, beside
+the masks or in their place; with neither this is Faster R-CNN with RoIAlign.
 
 Differs from the paper in: trained in one piece and not RPN first; coordinates are continuous, as in Detectron2, which
 is worth 1 AP together with longer training (`convention` brings back the older ones); proposals are chosen for each
-picture and not over all of a batch; the C4 variant runs its last stage once more for the masks' regions.
+picture and not over all of a batch; the C4 variant runs its last stage once more for the masks' regions. Without masks
+the instances have masks without pixels: a box is no claim about what is in it.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +22,14 @@ from torch.nn import functional as F
 
 from maskwise import backbones, boxes
 from maskwise.masks import Masks
-from maskwise.parts import losses, matching, roi
+from maskwise.parts import keypoint_head, losses, matching, roi
 from maskwise.parts.box_head import BoxHead, Detected, convolutions_and_layer, two_layers
 from maskwise.parts.convention import CONVENTIONS, ConventionName
 from maskwise.parts.fpn import FPN
+from maskwise.parts.keypoint_head import KeypointHead, with_keypoints
 from maskwise.parts.mask_head import ConvolutionalMaskHead, LinearMaskHead, masks_of
 from maskwise.parts.norms import Norm
-from maskwise.parts.roi import Operator, Pool, Regions
+from maskwise.parts.roi import POSITIVES, Operator, Pool, Regions
 from maskwise.parts.rpn import RPN
 from maskwise.structures import Images, Instances, Losses, Targets
 
@@ -66,6 +69,14 @@ class Config:
     """Each class for itself, or all classes and background in competition."""
     class_agnostic: bool = False
     """One mask for all classes."""
+    masks: bool = True
+    """Draw masks at all."""
+    keypoints: int = 0
+    """How many each instance has; 17 of people in COCO."""
+    keypoint_width: int = 512
+    """Channels of the keypoint head."""
+    keypoint_loss: Literal["by_visible", "fixed"] = "by_visible"
+    """Mean over the keypoints that are shown, or divided by as many as there can be at most: the steadier one."""
     anchor_samples: int = 256
     """Anchors of a picture that the RPN learns from."""
     region_samples: int = 512
@@ -126,6 +137,31 @@ class MaskBranch(nn.Module):
         return drawn, drawn.new_ones(len(drawn))
 
 
+class KeypointBranch(nn.Module):
+    """Where the keypoints of each instance are."""
+
+    def __init__(self, cfg: Config, channels: int, pool: Reader):
+        super().__init__()
+        self.cfg, self.pool = cfg, pool
+        self.convention = CONVENTIONS[cfg.convention]
+        self.head = KeypointHead(channels, cfg.keypoints, width=cfg.keypoint_width)
+
+    def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
+        cfg = self.cfg
+        shown = [with_keypoints(r, t) for r, t in zip(regions, targets, strict=True)]
+        maps = self.head(self.pool(levels, [r.positive for r in shown]))
+        most = len(targets) * cfg.region_samples * POSITIVES * cfg.keypoints
+        over = most if cfg.keypoint_loss == "fixed" else None
+        return {"keypoint": keypoint_head.loss(maps, shown, targets, inclusive=self.convention.inclusive, over=over)}
+
+    def locate(self, levels: list[Tensor], regions: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "n k 3"]:
+        """x, y and score of each, in the coordinates of the regions."""
+        maps = self.head(self.pool(levels, regions)).float()
+        several = torch.cat(list(regions))
+        several = boxes.to_inclusive(several) if self.convention.inclusive else several
+        return keypoint_head.decode(maps, several, score=self.convention.keypoint_score)
+
+
 class Branch(Protocol):
     """A module that draws masks: called with levels, regions and targets it gives losses."""
 
@@ -163,9 +199,9 @@ class MaskRCNN(nn.Module):
         self.box_pool = Reader(box_pool, self.last_stage)
         body, features = _body(cfg, channels)
         self.box_head = BoxHead(body, features, cfg.num_classes, convention=convention)
-        self.mask: Branch = branch(
-            cfg, features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage)
-        )
+        seen, reader = features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage)
+        self.mask: Branch | None = branch(cfg, seen, reader) if cfg.masks else None
+        self.keypoint = KeypointBranch(cfg, seen, reader) if cfg.keypoints else None
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg = self.cfg
@@ -178,20 +214,28 @@ class MaskRCNN(nn.Module):
             for p, o, t in zip(proposals, objects, targets, strict=True)
         ]
         named = self.box_head(self.box_pool(levels, [r.boxes for r in regions]))
+        branches = [branch for branch in (self.mask, self.keypoint) if branch is not None]
+        losses = [branch(levels, regions, objects) for branch in branches]
         return {
             **self.rpn.loss(found, objects, total=cfg.anchor_samples),
             **self.box_head.loss(named, regions, objects),
-            **self.mask(levels, regions, objects),
+            **{name: loss for several in losses for name, loss in several.items()},
         }
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
         levels = self.levels(images)
         detected = self.detect(levels, images)
-        drawn, quality = self.mask.draw(levels, [d.boxes for d in detected], torch.cat([d.labels for d in detected]))
+        where, labels = [d.boxes for d in detected], torch.cat([d.labels for d in detected])
         counts = [len(d.boxes) for d in detected]
-        parts = zip(detected, drawn.float().split(counts), quality.float().split(counts), strict=True)
-        return [_instances(self.cfg, images, i, *part) for i, part in enumerate(parts)]
+        found = [_found(images, i, d) for i, d in enumerate(detected)]
+        if self.mask is not None:
+            drawn, quality = (part.float().split(counts) for part in self.mask.draw(levels, where, labels))
+            found = [_masked(self.cfg, *of_one) for of_one in zip(found, drawn, quality, strict=True)]
+        if self.keypoint is not None:
+            points = self.keypoint.locate(levels, where).split(counts)
+            found = [_located(f, p, images.scale(i)) for i, (f, p) in enumerate(zip(found, points, strict=True))]
+        return [f.ranked() for f in found]
 
     def levels(self, images: Images) -> list[Float[Tensor, "b c _ _"]]:
         """What the heads look at."""
@@ -290,19 +334,28 @@ def _body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
 
 
-def _instances(
-    cfg: Config, images: Images, i: int, found: Detected, drawn: Float[Tensor, "n m m"], quality: Float[Tensor, " n"]
-) -> Instances:
-    """What was found in picture i, in its original coordinates; masks are drawn there."""
-    convention = CONVENTIONS[cfg.convention]
+def _found(images: Images, i: int, found: Detected) -> Instances:
+    """What was found in picture i, in its original coordinates."""
     x, y = images.scale(i)
-    box = boxes.clip(boxes.scale(found.boxes, x=x, y=y), images.originals[i])
-    region = boxes.to_inclusive(box) if convention.inclusive else box
+    none = found.labels.new_zeros(0, dtype=torch.bool), found.labels.new_zeros(len(found.labels), 4)
     return Instances(
-        boxes=box,
+        boxes=boxes.clip(boxes.scale(found.boxes, x=x, y=y), images.originals[i]),
         labels=found.labels,
         scores=found.scores,
-        quality=quality,
-        mask_scores=found.scores * quality,
-        masks=Masks.paste(drawn, region, images.originals[i], convention=convention.paste),
-    ).ranked()
+        quality=torch.ones_like(found.scores),
+        mask_scores=found.scores,
+        masks=Masks(*none, images.originals[i]),
+    )
+
+
+def _masked(cfg: Config, found: Instances, drawn: Float[Tensor, "n m m"], quality: Float[Tensor, " n"]) -> Instances:
+    """The same with their masks, drawn in the original picture."""
+    convention = CONVENTIONS[cfg.convention]
+    region = boxes.to_inclusive(found.boxes) if convention.inclusive else found.boxes
+    masks = Masks.paste(drawn, region, found.masks.size, convention=convention.paste)
+    return replace(found, masks=masks, quality=quality, mask_scores=found.scores * quality)
+
+
+def _located(found: Instances, points: Float[Tensor, "n k 3"], scale: tuple[float, float]) -> Instances:
+    """The same with their keypoints."""
+    return replace(found, keypoints=points * points.new_tensor([*scale, 1]))

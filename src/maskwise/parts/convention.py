@@ -23,6 +23,8 @@ class Convention:
     target_shift: float = 0.0
     """Mask targets are read this far right of and below the region: half a pixel where RoIAlign is not aligned."""
     paste: Literal["continuous", "legacy"] = "continuous"
+    keypoint_score: Literal["probability", "logit"] = "probability"
+    """What the third number of a keypoint is."""
     least_proposal: float = 0.0
     """Sides of a proposal must be longer than this."""
     least_detection: float = 0.0
@@ -42,6 +44,7 @@ CONVENTIONS = {
         soft_targets=True,
         target_shift=0.5,
         paste="legacy",
+        keypoint_score="logit",
         least_proposal=9.99e-4,
         least_detection=9.99e-3,
         rpn_beta=1 / 9,
@@ -49,7 +52,14 @@ CONVENTIONS = {
     ),
     # Detectron, maskrcnn-benchmark, maskscoring_rcnn
     "legacy": Convention(
-        anchors="legacy", aligned=False, sampling=2, inclusive=True, paste="legacy", rpn_beta=1 / 9, box_beta=1.0
+        anchors="legacy",
+        aligned=False,
+        sampling=2,
+        inclusive=True,
+        paste="legacy",
+        keypoint_score="logit",
+        rpn_beta=1 / 9,
+        box_beta=1.0,
     ),
 }
 ConventionName = Literal["continuous", "torchvision", "legacy"]
