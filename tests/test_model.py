@@ -75,7 +75,7 @@ def test_the_folder_of_a_run_is_a_model(tmp_path):
 @pytest.mark.parametrize(
     ("made", "complaint"),
     [
-        (lambda d: d / "missing", "there is no such file or folder"),
+        (lambda d: d / "missing", "there is no such file or folder, and no published model"),
         (lambda d: d, "no model here: neither model.safetensors nor"),
     ],
 )

@@ -21,6 +21,7 @@ from maskwise.checkpoint import About
 from maskwise.data.sample import Sample
 from maskwise.data.transforms import compose
 from maskwise.methods import METHODS, Entry, Method
+from maskwise.models.published import find
 from maskwise.recipes.run import Change
 from maskwise.recipes.stored import from_json, refuse_unknown
 from maskwise.structures import Images, Instances, Targets
@@ -69,10 +70,8 @@ class Model:
 
 
 def load(source: str | Path = "nuclei", *, device: str = "auto", methods: Mapping[str, Entry] = METHODS) -> Model:
-    """A model by its file, its folder, or the folder of the run that trained it."""
-    path = Path(source)
-    if not path.exists():
-        raise ValueError(f"{source}: there is no such file or folder")
+    """A model by its file, its folder, the folder of the run that trained it, an address or a published name."""
+    path = find(source)
     weights, about = _read_folder(path) if path.is_dir() else checkpoint.read_model(path)
     try:
         return _built(str(source), weights, about, device, methods)
