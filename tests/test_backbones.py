@@ -151,3 +151,34 @@ def test_the_last_stage_of_a_resnet_stands_alone():
     assert last_stage("resnet18")(torch.rand(2, 256, 14, 14)).shape == (2, 512, 7, 7)
     with pytest.raises(ValueError, match="vgg16"):
         last_stage("vgg16")
+
+
+def test_strides_can_be_in_the_first_convolution_as_in_the_first_resnets():
+    moved, usual = build("resnet50", stride_first=True), build("resnet50")
+    for name, weight in usual.state_dict().items():
+        if name.endswith("bn3.weight"):
+            nn.init.ones_(weight)  # timm starts them at zero
+    moved.load_state_dict(usual.state_dict())
+    first = [moved.network[f"layer{i}"][0] for i in range(1, 5)]
+    assert [block.conv1.stride for block in first] == [(1, 1), (2, 2), (2, 2), (2, 2)]
+    assert all(block.conv2.stride == (1, 1) for block in first)
+    pixels = torch.rand(1, 3, 64, 96)
+    for mine, theirs in zip(moved(pixels)[1:], usual(pixels)[1:], strict=True):
+        assert mine.shape == theirs.shape
+        assert not torch.allclose(mine, theirs)
+
+
+def test_a_dilated_stage_with_its_stride_first_is_dilated_throughout():
+    stage = build("resnet50", stride_first=True, dilate=True).network["layer4"]
+    assert [block.conv2.dilation for block in stage] == [(2, 2)] * 3
+    assert [block.conv1.stride for block in stage] == [(1, 1)] * 3
+
+
+def test_only_bottlenecks_have_a_first_convolution_for_the_stride():
+    with pytest.raises(ValueError, match="resnet18 has none"):
+        build("resnet18", stride_first=True)
+
+
+def test_the_pixels_that_weights_were_trained_on_can_be_told():
+    backbone = build("resnet18", mean=(0.1, 0.2, 0.3), std=(1, 1, 2))
+    assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (1, 1, 2))

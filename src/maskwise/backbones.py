@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file
 from timm.models import FeatureInfo
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from maskwise.parts import norms
@@ -26,6 +27,7 @@ Name = Literal[
     "resnet50",
     "resnet101",
     "resnext101_32x8d",
+    "resnext101_64x4d",
     "vgg16",
     "tf_efficientnet_lite0",
     "tf_efficientnet_lite1",
@@ -65,12 +67,17 @@ def build(
     dilate: bool = False,
     frozen: int = 0,
     deformable: Sequence[int] = (),
+    stride_first: bool = False,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Backbone:
     """A backbone that gives the feature maps of `stages`.
 
     dilate: C5 keeps the stride of C4, and dilates its convolutions instead.
     frozen: the stem and the stages up to this one are not trained (2 in the published recipes from ImageNet weights).
     deformable: stages whose 3x3 convolutions become deformable.
+    stride_first: bottlenecks have their stride in the first convolution, as the first ResNets did, and not in the 3x3.
+    mean, std: of the pixels that the weights were trained on; those of timm's weights unless given.
     """
     places = [stage - 6 for stage in stages]
     source = package(name) if weights == "imagenet" else weights
@@ -84,6 +91,8 @@ def build(
     if isinstance(source, Path):
         load(network, read(source), source=str(source))
     norms.replace(network, norm)
+    if stride_first:
+        _move_strides(network, name)
     parts = _stages(network)
     if deformable:
         deform(parts[stage] for stage in deformable)
@@ -91,14 +100,15 @@ def build(
         modules.requires_grad_(stage > frozen)
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None
-    return Backbone(network, stages=stages, mean=cfg.mean, std=cfg.std)
+    return Backbone(network, stages=stages, mean=mean or cfg.mean, std=std or cfg.std)
 
 
-def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None) -> nn.Module:
+def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None, stride_first: bool = False) -> nn.Module:
     """C5 of a ResNet alone, from C4 features: the head of the C4 variant."""
     if not name.startswith("resne"):
         raise ValueError(f"the C4 variant needs a ResNet, whose last stage is its head; got {name!r}")
-    return build(name, norm=norm, weights=weights, stages=(5,)).network.get_submodule("layer4")
+    alone = build(name, norm=norm, weights=weights, stages=(5,), stride_first=stride_first)
+    return alone.network.get_submodule("layer4")
 
 
 # --- weights
@@ -180,6 +190,19 @@ def _stages(network: nn.Module) -> dict[int, nn.ModuleList]:
             if name == end:
                 break
     return stages
+
+
+def _move_strides(network: nn.Module, name: str) -> None:
+    """From the 3x3 convolution of a stage's first block into the 1x1 before it.
+
+    Where the stage is dilated instead, that 3x3 now comes after what was the stride, and is dilated as all after it.
+    """
+    stages = [[m for m in stage.children() if isinstance(m, Bottleneck)] for stage in network.children()]
+    if not any(stages):
+        raise ValueError(f"strides can be in the first convolution of bottlenecks only, and {name} has none")
+    for first, *_, last in filter(None, stages):
+        first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+        first.conv2.dilation = first.conv2.padding = last.conv2.dilation
 
 
 def _info(network: nn.Module) -> FeatureInfo:

@@ -46,6 +46,11 @@ class Config:
     """Of the backbone."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained; 2 in the published recipes, which start from ImageNet weights."""
+    stride_first: bool = False
+    """The backbone's blocks have their stride in the first 1x1 convolution, as the first ResNets did."""
+    pixel_mean: tuple[float, float, float] | None = None
+    """Of the pixels that the backbone was trained on, RGB in 0..1; left out, what timm knows of it."""
+    pixel_std: tuple[float, float, float] | None = None
     deformable: tuple[int, ...] = ()
     """Stages of the backbone with deformable convolutions; (3, 4, 5) in the papers."""
     width: int = 256
@@ -228,7 +233,7 @@ class MaskRCNN(nn.Module):
         detected = self.detect(levels, images)
         where, labels = [d.boxes for d in detected], torch.cat([d.labels for d in detected])
         counts = [len(d.boxes) for d in detected]
-        found = [_found(images, i, d) for i, d in enumerate(detected)]
+        found = [_found(self.cfg, images, i, d) for i, d in enumerate(detected)]
         if self.mask is not None:
             drawn, quality = (part.float().split(counts) for part in self.mask.draw(levels, where, labels))
             found = [_masked(self.cfg, *of_one) for of_one in zip(found, drawn, quality, strict=True)]
@@ -317,11 +322,15 @@ def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, nn.Module]:
         dilate=cfg.variant == "dc5",
         frozen=cfg.frozen_stages,
         deformable=cfg.deformable,
+        stride_first=cfg.stride_first,
+        mean=cfg.pixel_mean,
+        std=cfg.pixel_std,
     )
     neck = FPN(backbone.channels, cfg.width, norm=cfg.head_norm) if cfg.variant == "fpn" else nn.Identity()
     if cfg.variant != "c4":
         return backbone, neck, nn.Identity()
-    return backbone, neck, backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights)
+    last = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
+    return backbone, neck, last
 
 
 def _body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
@@ -334,12 +343,12 @@ def _body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
 
 
-def _found(images: Images, i: int, found: Detected) -> Instances:
+def _found(cfg: Config, images: Images, i: int, found: Detected) -> Instances:
     """What was found in picture i, in its original coordinates."""
-    x, y = images.scale(i)
+    convention, (x, y) = CONVENTIONS[cfg.convention], images.scale(i)
     none = found.labels.new_zeros(0, dtype=torch.bool), found.labels.new_zeros(len(found.labels), 4)
     return Instances(
-        boxes=boxes.clip(boxes.scale(found.boxes, x=x, y=y), images.originals[i]),
+        boxes=convention.clip(convention.scale(found.boxes, x=x, y=y), images.originals[i]),
         labels=found.labels,
         scores=found.scores,
         quality=torch.ones_like(found.scores),

@@ -85,7 +85,7 @@ class BoxHead(nn.Module):
         offsets = found.offsets.float().split(counts)
         for score, offset, region, size in zip(scores, offsets, regions, sizes, strict=True):
             which, label = torch.where(score > min_score)
-            box = boxes.clip(boxes.decode(offset[which, label], region[which], WEIGHTS), size)
+            box = self.convention.clip(boxes.decode(offset[which, label], region[which], WEIGHTS), size)
             large = boxes.at_least(box, self.convention.least_detection)
             box, label, value = box[large], label[large], score[which, label][large]
             if soft_sigma is None:

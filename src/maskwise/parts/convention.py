@@ -1,7 +1,13 @@
 """Where published implementations differ in arithmetic but not in idea. A checkpoint works only with its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from maskwise import boxes
+from maskwise.rle import Size
 
 AnchorStyle = Literal["exact", "rounded", "legacy"]
 
@@ -17,7 +23,7 @@ class Convention:
     sampling: int = 0
     """Points along each side of a bin in RoIAlign; 0: as many as the bin is cells long."""
     inclusive: bool = False
-    """Regions are given to RoIAlign, and masks are drawn, by their first and last pixel."""
+    """Regions are read, scaled and drawn by their first and last pixel, and have one at least."""
     soft_targets: bool = False
     """Mask targets are shares of cells, not yes or no."""
     target_shift: float = 0.0
@@ -32,6 +38,29 @@ class Convention:
     """Where the smooth L1 loss of anchors turns from a parabola to a line; 0: it is L1."""
     box_beta: float = 0.0
 
+    def clip(self, several: Float[Tensor, "n 4"], size: Size) -> Float[Tensor, "n 4"]:
+        """Into a picture of (height, width)."""
+        if not self.inclusive:
+            return boxes.clip(several, size)
+        return boxes.to_continuous(boxes.clip(boxes.to_inclusive(several), (size[0] - 1, size[1] - 1)))
+
+    def scale(self, several: Float[Tensor, "n 4"], *, x: float, y: float) -> Float[Tensor, "n 4"]:
+        """To the coordinates of the original picture."""
+        if not self.inclusive:
+            return boxes.scale(several, x=x, y=y)
+        return boxes.to_continuous(boxes.scale(boxes.to_inclusive(several), x=x, y=y))
+
+
+_LEGACY = Convention(
+    anchors="legacy",
+    aligned=False,
+    sampling=2,
+    inclusive=True,
+    paste="legacy",
+    keypoint_score="logit",
+    rpn_beta=1 / 9,
+    box_beta=1.0,
+)
 
 CONVENTIONS = {
     # Detectron2, continuous coordinates
@@ -51,15 +80,8 @@ CONVENTIONS = {
         box_beta=1 / 9,
     ),
     # Detectron, maskrcnn-benchmark, maskscoring_rcnn
-    "legacy": Convention(
-        anchors="legacy",
-        aligned=False,
-        sampling=2,
-        inclusive=True,
-        paste="legacy",
-        keypoint_score="logit",
-        rpn_beta=1 / 9,
-        box_beta=1.0,
-    ),
+    "legacy": _LEGACY,
+    # the same, without a pyramid
+    "legacy_c4": replace(_LEGACY, sampling=0),
 }
-ConventionName = Literal["continuous", "torchvision", "legacy"]
+ConventionName = Literal["continuous", "torchvision", "legacy", "legacy_c4"]

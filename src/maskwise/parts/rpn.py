@@ -76,7 +76,7 @@ class RPN(nn.Module):
         several = []
         for level, (scores, offsets, anchor) in enumerate(zip(*found, strict=True)):
             top = scores[i].topk(min(per_level, scores.shape[1]))
-            box = boxes.clip(boxes.decode(offsets[i, top.indices].float(), anchor[top.indices]), size)
+            box = self.convention.clip(boxes.decode(offsets[i, top.indices].float(), anchor[top.indices]), size)
             several.append((box, top.values, torch.full_like(top.indices, level)))
         box, score, level = (torch.cat(v) for v in zip(*several, strict=True))
         large = boxes.at_least(box, self.convention.least_proposal)
