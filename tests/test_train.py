@@ -19,7 +19,7 @@ from maskwise.logbook import Logbook
 from maskwise.optimization import Average, build, load_state, state_of
 from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, differences
 from maskwise.recipes.stored import from_json
-from maskwise.train import train
+from maskwise.train import CannotGoOn, train
 
 FIRST, LAST = 2.0, 1.0
 
@@ -246,7 +246,7 @@ def test_a_step_without_a_number_is_passed_over_and_named(tmp_path):
 
 def test_too_many_such_steps_end_training(tmp_path):
     run = tiny_run(config=Config(nan_in=(1, 2, 3)), watch={"bad_steps": 2})
-    with pytest.raises(ValueError, match="3 steps gave no number, 2 are allowed"):
+    with pytest.raises(CannotGoOn, match="3 steps gave no number, 2 are allowed"):
         train(run, tmp_path / "run", methods=METHODS)
 
 

@@ -100,9 +100,17 @@ def write_model(path: Path, weights: Mapping[str, Tensor], about: About) -> None
 def read_model(path: Path) -> tuple[dict[str, Tensor], About]:
     """Weights on the CPU, and what they are."""
     weights, header = _read_tensors(path)
+    return weights, _about(path, header)
+
+
+def read_about(path: Path) -> About:
+    """What the weights are, without the weights."""
+    return _about(path, _read_tensors(path, weights=False)[1])
+
+
+def _about(path: Path, header: Mapping[str, str]) -> About:
     try:
-        stored = json.loads(header[_HEADER])
-        return weights, About.from_json(stored)
+        return About.from_json(json.loads(header[_HEADER]))
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path}: no maskwise model: its header does not say what the weights are") from None
     except ValueError as error:
@@ -245,10 +253,11 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], about: About | Non
     _flush(path)
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_tensors(path: Path, *, weights: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = file.keys() if weights else ()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
 

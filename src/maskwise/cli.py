@@ -21,11 +21,14 @@ class Command(NamedTuple):
 COMMANDS = {
     "data": Command("maskwise.data.command", "check, count, convert and look at a data set"),
     "eval": Command("maskwise.evaluate.command", "judge COCO results against ground truth"),
+    "methods": Command("maskwise.commands.methods", "list the methods"),
+    "recipes": Command("maskwise.commands.recipes", "list what can be trained"),
+    "train": Command("maskwise.commands.train", "train a recipe"),
 }
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 something is wrong with the data, 2 wrong usage or unreadable input, 130 interrupted."
-)
+EXIT_CODES = """\
+Exit codes: 0 done; 1 something is wrong with the data, or training could not go on; 2 wrong usage or unreadable input;
+3 done, but some files could not be read; 130 interrupted; 143 stopped by a signal, to be resumed."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,7 +32,8 @@ def prepare(folder: Path, *, exist_ok: bool) -> None:
     """A folder for a new run. What another run left is written over only when that is asked for."""
     if folder.exists() and any(folder.iterdir()) and not exist_ok:
         raise ValueError(
-            f"{folder} is not empty: resume the run in it, choose another folder, or allow to overwrite it"
+            f"{folder} is not empty: go on with the run in it (--resume), choose another folder (--out), "
+            "or allow to write over it (--exist-ok)"
         )
     for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "log.txt"):
         (folder / name).unlink(missing_ok=True)

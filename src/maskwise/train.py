@@ -38,6 +38,11 @@ from maskwise.structures import Losses
 STOPPED = 143
 """Exit code after SIGTERM, as shells write it: 128 + 15."""
 
+
+class CannotGoOn(RuntimeError):
+    """Training has met what it cannot pass. What it had reached is in the last checkpoint."""
+
+
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -238,7 +243,7 @@ def _pass_over(t: _Training, names: Sequence[str], numbers: Mapping[str, float])
         t.book.failure({**place, "exception": exception, "message": message})
         t.book.line(f"step {p.step + 1} passed over: {message}; pictures: {', '.join(pictures)}")
     if p.bad > watch.bad_steps:
-        raise ValueError(f"{p.bad} steps gave no number, {watch.bad_steps} are allowed; see {t.folder}/failures.jsonl")
+        raise CannotGoOn(f"{p.bad} steps gave no number, {watch.bad_steps} are allowed; see {t.folder}/failures.jsonl")
 
 
 def _tell(t: _Training, numbers: Mapping[str, float]) -> None:

@@ -20,8 +20,8 @@ LAYERS = [
     {"methods"},
     {"recipes"},
     {"train", "checkpoint", "distributed", "logbook", "optimization", "progress", "reproducible"}
-    | {"model", "predict", "evaluate", "export", "weights", "report", "draw"},
-    {"serve", "cli"},
+    | {"model", "models", "predict", "evaluate", "export", "weights", "report", "draw"},
+    {"serve", "commands", "cli", "__main__"},
 ]
 ABOVE_DATA = LAYERS[3] | LAYERS[4] | LAYERS[5]
 

@@ -68,6 +68,10 @@ class Data:
     group_by_aspect: bool = True
     workers: int = 2
 
+    def __post_init__(self) -> None:
+        _at_least("batch", self.batch, 1)
+        _at_least("workers", self.workers, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optim:

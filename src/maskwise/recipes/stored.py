@@ -72,6 +72,8 @@ def _names(kind: Any) -> list[str]:
 def _one_of(choices: tuple[Any, ...], stored: Json, where: str) -> Any:
     if stored is None and type(None) in choices:
         return None
+    if any(get_origin(c) is Literal and stored in get_args(c) for c in choices):  # a path could be called so too
+        return stored
     classes = {c.__name__: c for c in choices if is_dataclass(c)}
     if not classes:
         errors = []

@@ -1,0 +1,1 @@
+"""Commands of `maskwise` that are about methods and models; those about data and files lie beside these."""

@@ -1,0 +1,141 @@
+"""`maskwise train RECIPE`: what is heavy is imported when it runs, so that `--help` needs no torch."""
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from maskwise.commands.asked import Flag, answer, print_json
+
+if TYPE_CHECKING:
+    from maskwise.recipes.run import Run
+
+STUCK, INCOMPLETE = 1, 3
+"""Exit codes where training could not go on, and where some pictures could not be read."""
+
+_HINT = "(default: as in the recipe)"
+Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=_HINT)]
+Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_HINT)]
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0; 1 where training cannot go on; 2 for wrong usage or data; 3 where pictures were left out; 143."""
+    return answer(train, argv, "train")
+
+
+def train(
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")],
+    *,
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/RECIPE)")] = None,
+    resume: Flag = False,
+    exist_ok: Flag = False,
+    epochs: Number = None,
+    batch: Number = None,
+    seed: Number = None,
+    device: Text = None,
+    changes: Annotated[
+        tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]],
+        tyro.conf.arg(name="set", metavar="FIELD=VALUE ..."),
+    ] = (),
+    dry_run: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Train a recipe; `maskwise recipes` lists them. The same command runs under torchrun and srun.
+
+    Args:
+        recipe: name of a recipe, or the run.json or the folder of a run, to train that again
+        data: folder or file of the data set, for recipes that learn from files
+        out: folder to write to
+        resume: go on with the run in that folder, or begin where there is none
+        exist_ok: write over a run that is there
+        epochs: how often to go over the data; the schedule is stretched
+        batch: pictures in a step, of all processes together; the learning rate follows
+        seed: of all chance
+        device: auto, cpu, cuda, cuda:1, mps
+        changes: any field of the run, such as optim.lr=0.01 or config.backbone=resnet18; --dry-run shows them all
+        dry_run: print the run that this would train, as JSON, and end
+        json: one JSON object on standard output
+    """
+    from maskwise.distributed import from_environment
+    from maskwise.train import CannotGoOn
+    from maskwise.train import train as start
+
+    run = _adjusted(_chosen(recipe, data), epochs, batch, seed, device, tuple(chain(*changes)))
+    if dry_run:
+        print_json(run.to_json())
+        return 0
+    folder = out or _folder(recipe)
+    world = from_environment(os.environ)
+    if not world.is_main:
+        logging.getLogger().setLevel(logging.WARNING)
+    else:
+        print(f"{recipe}: writing to {folder}", file=sys.stderr)
+    try:
+        weights = start(run, folder, resume=resume, exist_ok=exist_ok)
+    except CannotGoOn as error:
+        print(f"maskwise train: {error}", file=sys.stderr)
+        return STUCK
+    if world.is_main:
+        _tell(recipe, folder, weights, json=json)
+    # A launcher takes any other code than 0 for a crash of this process.
+    return INCOMPLETE if world.size == 1 and _failures(folder) else 0
+
+
+def _chosen(recipe: str, data: str | None) -> "Run[Any]":
+    from maskwise.recipes.chosen import chosen
+
+    return chosen(recipe, data=data)
+
+
+def _adjusted(
+    run: "Run[Any]",
+    epochs: int | None,
+    batch: int | None,
+    seed: int | None,
+    device: str | None,
+    changes: tuple[str, ...],
+) -> "Run[Any]":
+    """The short options, then `--set`, which has the last word."""
+    from maskwise.recipes.chosen import changed, stretched
+
+    if epochs is not None:
+        run = replace(run, schedule=stretched(run.schedule, epochs))
+    if batch is not None:
+        run = replace(run, data=replace(run.data, batch=batch))
+    run = replace(run, seed=run.seed if seed is None else seed, device=run.device if device is None else device)
+    return changed(run, changes)
+
+
+def _folder(recipe: str) -> Path:
+    """Where a recipe's run goes; that of a run that was saved is asked for, or its own."""
+    path = Path(recipe)
+    if path.is_dir():
+        return path
+    return path.parent if path.suffix == ".json" else Path("runs") / recipe
+
+
+def _failures(folder: Path) -> int:
+    path = folder / "failures.jsonl"
+    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
+
+def _tell(recipe: str, folder: Path, weights: Path, *, json: bool) -> None:
+    """The last word: how good the best weights are, and where."""
+    from maskwise.checkpoint import read_about
+
+    notes = read_about(weights).notes
+    ap = notes["best"] if notes["best"] >= 0 else None
+    failures = _failures(folder)
+    if json:
+        found = {"recipe": recipe, "folder": str(folder), "weights": str(weights), "mask_AP": ap}
+        print_json({**found, "epoch": notes["epoch"], "failures": failures})
+        return
+    if failures:
+        print(f"{failures} failures, see {folder / 'failures.jsonl'}", file=sys.stderr)
+    print(f"mask AP {'-' if ap is None else f'{ap:.4f}'} after epoch {notes['epoch']}: {weights}")

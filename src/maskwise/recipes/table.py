@@ -1,0 +1,24 @@
+"""All recipes by name: the only list of them. One that learns from files takes their place, `data`."""
+
+from collections.abc import Callable
+from typing import Any
+
+from maskwise.recipes import cityscapes, coco, facades, tiny
+from maskwise.recipes.run import Run
+
+Recipe = Callable[..., Run[Any]]
+
+RECIPES: dict[str, Recipe] = {
+    "mask_rcnn_r50_fpn_coco_1x": coco.mask_rcnn_r50_fpn_coco_1x,
+    "ms_rcnn_r18_fpn_coco": coco.ms_rcnn_r18_fpn_coco,
+    "ms_rcnn_r50_fpn_coco": coco.ms_rcnn_r50_fpn_coco,
+    "ms_rcnn_r101_fpn_coco": coco.ms_rcnn_r101_fpn_coco,
+    "ms_rcnn_r18_fpn_coco_18e": coco.ms_rcnn_r18_fpn_coco_18e,
+    "ms_rcnn_r50_fpn_coco_18e": coco.ms_rcnn_r50_fpn_coco_18e,
+    "ms_rcnn_r101_fpn_coco_18e": coco.ms_rcnn_r101_fpn_coco_18e,
+    "mask_rcnn_r50_fpn_cityscapes": cityscapes.mask_rcnn_r50_fpn_cityscapes,
+    "mask_rcnn_facades": facades.mask_rcnn_facades,
+    "ms_rcnn_facades": facades.ms_rcnn_facades,
+    "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
+    "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
+}

@@ -1,0 +1,130 @@
+import inspect
+import json
+from dataclasses import replace
+
+import pytest
+
+from maskwise.categories import Categories
+from maskwise.methods import METHODS
+from maskwise.recipes.chosen import changed, chosen, needs_data, stretched, summary
+from maskwise.recipes.run import Files, Run, Schedule, differences
+from maskwise.recipes.stored import from_json
+from maskwise.recipes.table import RECIPES
+
+CONFIGS = {name: entry.config for name, entry in METHODS.items()}
+
+
+def built(name: str) -> Run:
+    return chosen(name, data="some data" if needs_data(RECIPES[name]) else None)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name):
+    assert RECIPES[name].__name__ == name
+    text = summary(RECIPES[name])
+    assert text.endswith(".")
+    assert len(text) <= 110
+    whole = (inspect.getdoc(RECIPES[name]) or "") + (inspect.getdoc(inspect.getmodule(RECIPES[name])) or "")
+    assert "maskwise train" in whole, "the command is to be read beside it"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_whole_run_that_comes_back_from_json(name):
+    run = built(name)
+    assert isinstance(run.config, CONFIGS[run.method])
+    again = Run.from_json(json.loads(json.dumps(run.to_json(), allow_nan=False)), CONFIGS)
+    assert again == run
+    assert run.fitted(Categories(names=("a", "b"))).config.num_classes == 2
+    if isinstance(run.data.source, Files):
+        assert run.data.source.path == "some data"
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.endswith("_18e")])
+def test_the_papers_schedule_is_18_epochs_with_a_tenth_after_14_and_17(name):
+    run, short = built(name), built(name.removesuffix("_18e"))
+    factors = [run.schedule.factor(step, 1000) for step in (13_999, 14_000, 17_000, 17_999)]
+    assert factors == pytest.approx([1, 0.1, 0.01, 0.01])
+    assert run.schedule.epochs == 18
+    assert (run.config.soft_nms_sigma, run.config.min_score) == (0.6, 0.001)
+    left = {line.split(":")[0] for line in differences(run.to_json(), short.to_json())}
+    assert left == {"config.soft_nms_sigma", "config.min_score", "schedule.epochs", "schedule.milestones"}
+
+
+def test_mask_scoring_on_coco_starts_as_its_authors_repository():
+    run = built("ms_rcnn_r50_fpn_coco")
+    assert run.optim.rate(16) == 0.02
+    assert run.schedule.factor(0, 7000) == pytest.approx(1 / 3)
+    assert run.schedule.factor(500, 7000) == 1
+    assert run.config.frozen_stages == 2
+
+
+# Choosing and changing
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="unknown recipe ms_rcnn_scene; did you mean ms_rcnn_scenes"):
+        chosen("ms_rcnn_scene")
+
+
+def test_files_where_they_are_needed_and_only_there():
+    with pytest.raises(ValueError, match="ms_rcnn_facades learns from files: .* --data"):
+        chosen("ms_rcnn_facades")
+    with pytest.raises(ValueError, match="tiny_ms_rcnn makes its own data"):
+        chosen("tiny_ms_rcnn", data="x")
+
+
+def test_a_run_that_was_saved_is_a_recipe_too(tmp_path):
+    run = built("ms_rcnn_facades")
+    (tmp_path / "run.json").write_text(json.dumps(run.to_json()))
+    assert chosen(str(tmp_path)) == chosen(str(tmp_path / "run.json")) == run
+    moved = chosen(str(tmp_path), data="elsewhere")
+    assert differences(run.to_json(), moved.to_json()) == ["data.source.path: 'some data', now 'elsewhere'"]
+    (tmp_path / "run.json").write_text(json.dumps(run.to_json() | {"sede": 3}))
+    with pytest.raises(ValueError, match=r"run\.json: run: unknown field sede; did you mean seed"):
+        chosen(str(tmp_path))
+    (tmp_path / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run\.json: "):
+        chosen(str(tmp_path))
+
+
+def test_any_field_can_be_changed():
+    changes = ["optim.lr=1e-3", "config.backbone=resnet34", "config.weights=null", "data.view.0.short=400"]
+    changes += ["schedule.milestones=[2, 3.5]", "optim.clip=1", 'data.change=[{"kind": "RightAngles"}]']
+    run = changed(built("ms_rcnn_r50_fpn_coco"), changes)
+    assert run.optim.lr == 0.001
+    assert (run.config.backbone, run.config.weights) == ("resnet34", None)
+    assert run.data.view[0].short == 400
+    assert run.schedule.milestones == (2.0, 3.5)
+    assert run.optim.clip == 1.0
+    assert [type(change).__name__ for change in run.data.change] == ["RightAngles"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("optim.lrr=1", "run.optim: unknown field lrr; did you mean lr"),
+        ("optm.lr=1", "run: unknown field optm; did you mean optim"),
+        ("optim.lr=fast", "run.optim.lr: expected float, got 'fast'"),
+        ("config.backbone=resnet51", "run.config.backbone: unknown value resnet51; did you mean resnet"),
+        ("data.view.3.short=1", r"run.data.view: expected a number below 1, got '3'"),
+        ("seed.x=1", "run.seed: has no fields, it is 0"),
+        ("data.batch=0", "batch: expected at least 1, got 0"),
+        ("optim.lr", "expected a change like optim.lr=0.01, got 'optim.lr'"),
+        ("=3", "expected a change like"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(change, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        changed(built("ms_rcnn_r50_fpn_coco"), [change])
+
+
+def test_more_epochs_stretch_the_schedule():
+    schedule = stretched(Schedule(epochs=12, milestones=(8, 11)), 24)
+    assert (schedule.epochs, schedule.milestones) == (24, (16, 22))
+    assert stretched(schedule, 12) == replace(schedule, epochs=12, milestones=(8, 11))
+
+
+def test_imagenet_is_a_word_and_no_path():
+    kind = CONFIGS["ms_rcnn"]
+    assert from_json(kind, {"num_classes": 2, "weights": "imagenet"}, "config").weights == "imagenet"
+    assert from_json(kind, {"num_classes": 2, "weights": "a.pth"}, "config").weights.name == "a.pth"
