@@ -3,13 +3,13 @@
 Legend: n regions, s cells along a side of what is pooled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align, roi_pool
@@ -120,8 +120,8 @@ class Pool:
         return self.convention.aligned and self.operator == "align"
 
 
-ENTRIES_AT_ONCE = 1 << 22
-"""Points that are read at a time: a region of a whole mosaic has very many."""
+READ_AT_ONCE = 1 << 22
+"""Cells, repeats included: a region of a whole mosaic has very many."""
 
 
 def align_rows(
@@ -139,72 +139,70 @@ def align_rows(
     Corners are in cells of the region's level. Equals torchvision's `roi_align`, and has a gradient for corners too.
     """
     table = torch.cat([x.permute(0, 2, 3, 1).flatten(0, 2) for x in levels])
-    shapes = torch.tensor([x.shape[-2:] for x in levels], device=corners.device)
-    starts = torch.tensor([0, *(len(x) * x.shape[2] * x.shape[3] for x in levels)], device=corners.device).cumsum(0)
+    shapes = corners.new_tensor([x.shape[-2:] for x in levels], dtype=torch.int32)
+    starts = corners.new_tensor([0, *(x[:, 0].numel() for x in levels)], dtype=torch.int32).cumsum(0)
     height, width = shapes[level].unbind(1)
-    start = starts[level] + picture * height * width
+    start = (starts[level] + picture * height * width).to(torch.int32)
     corners = corners - 0.5 if aligned else corners
     low, sides = corners[:, :2], corners[:, 2:] - corners[:, :2]
     sides = sides if aligned else sides.clamp(min=1)
     points = torch.full_like(sides, sampling) if sampling else (sides.detach() / size).ceil().clamp(min=1)
-    points = points.to(torch.int64)
-    chunk = (points.prod(1).cumsum(0) * (4 * size**2)).sub(1).clamp(min=0) // ENTRIES_AT_ONCE
-    found = [table.new_zeros(0, size, size, table.shape[1])]
-    for part in torch.split(torch.arange(len(low)), chunk.unique_consecutive(return_counts=True)[1].tolist()):
-        across = _between(low[part, 0], sides[part, 0], points[part, 0], width[part], size)
-        down = _between(low[part, 1], sides[part, 1], points[part, 1], height[part], size)
-        found.append(_weigh(table, start[part], width[part], points[part], across, down, size))
-    return torch.cat(found).permute(0, 3, 1, 2)
+    groups: list[_Points] = []
+    for along in points.unique(dim=0):
+        i, j = (int(n) for n in along)
+        for at in torch.where((points == along).all(1))[0].split(max(1, READ_AT_ONCE // (4 * i * j * size**2))):
+            column, across = _between(low[at, 0], sides[at, 0], width[at], size, i)
+            row, down = _between(low[at, 1], sides[at, 1], height[at], size, j)
+            row = row * width[at, None, None] + start[at, None, None]
+            cells = (row[:, :, None, :, None] + column[:, None, :, None, :]).flatten()
+            groups.append(_Points(at, cells, (down[:, :, None, :, None] * across[:, None, :, None, :]).flatten()))
+    found = torch.cat([table[:0], *(_weighted(table, part, size) for part in _together(groups))])
+    order = torch.cat([level[:0], *(group.regions for group in groups)])
+    return found.unflatten(0, (-1, size, size))[order.argsort()].permute(0, 3, 1, 2)
 
 
-class Between(NamedTuple):
-    """Along one axis, for each point of each bin: the cells on both sides of it, one after the other, and how near."""
+class _Points(NamedTuple):
+    """Of some regions with equally many points a bin, region by region and bin by bin."""
 
-    cells: Int[Tensor, "n s j"]
-    weights: Float[Tensor, "n s j"]
+    regions: Int[Tensor, " n"]
+    cells: Int32[Tensor, " e"]
+    weights: Float[Tensor, " e"]
+
+
+def _together(groups: list[_Points]) -> Iterator[list[_Points]]:
+    """As many at a time as may be read: each reading has a gradient of the size of the table."""
+    part, total = [], 0
+    for group in groups:
+        if part and total + len(group.cells) > READ_AT_ONCE:
+            yield part
+            part, total = [], 0
+        part.append(group)
+        total += len(group.cells)
+    if part:
+        yield part
+
+
+def _weighted(table: Float[Tensor, "cells c"], groups: list[_Points], size: int) -> Float[Tensor, "bins c"]:
+    cells, weights = (torch.cat(v) for v in ([g.cells for g in groups], [g.weights for g in groups]))
+    bins = [len(g.regions) * size**2 for g in groups]
+    each = [len(g.cells) // n for g, n in zip(groups, bins, strict=True)]
+    length = torch.tensor(each, dtype=torch.int32, device=cells.device).repeat_interleave(torch.tensor(bins))
+    first = torch.cat([length.new_zeros(1), length.cumsum(0, dtype=torch.int32)[:-1]])
+    return F.embedding_bag(cells, table, first, mode="sum", per_sample_weights=weights.to(table.dtype))
 
 
 def _between(
-    low: Float[Tensor, " n"],
-    side: Float[Tensor, " n"],
-    points: Int[Tensor, " n"],
-    extent: Int[Tensor, " n"],
-    size: int,
-) -> Between:
-    most = int(points.max())
-    step = side / (size * points)
-    place = torch.arange(size)[:, None] * points[:, None, None] + torch.arange(most)  # n s k
-    at = low[:, None, None] + (place + 0.5) * step[:, None, None]
-    end = extent[:, None, None] - 1
+    low: Float[Tensor, " n"], side: Float[Tensor, " n"], extent: Int32[Tensor, " n"], size: int, points: int
+) -> tuple[Int32[Tensor, "n s j"], Float[Tensor, "n s j"]]:
+    """Along one axis, for the points of each bin: the cells on both sides of each, and how near it is to them."""
+    place = (torch.arange(size * points, device=low.device) + 0.5).view(size, points) / (size * points)
+    at, end = low[:, None, None] + side[:, None, None] * place, extent[:, None, None] - 1
     inside = (at >= -1) & (at <= end + 1)
     at = torch.minimum(at.clamp(min=0), end.to(at.dtype))
-    cell = at.detach().floor().to(torch.int64)
+    cell = at.detach().to(torch.int32)
     far = at - cell
-    weights = torch.stack([1 - far, far], -1) * inside[..., None] / points[:, None, None, None]
-    return Between(torch.stack([cell, torch.minimum(cell + 1, end)], -1).flatten(2), weights.flatten(2))
-
-
-def _weigh(
-    table: Float[Tensor, "cells c"],
-    start: Int[Tensor, " n"],
-    width: Int[Tensor, " n"],
-    points: Int[Tensor, "n 2"],
-    across: Between,
-    down: Between,
-    size: int,
-) -> Float[Tensor, "n s s c"]:
-    """Regions differ in points a bin, so the entries of all bins lie one after another."""
-    entries = (4 * points.prod(1)).repeat_interleave(size**2)
-    first = entries.cumsum(0) - entries
-    bins = torch.arange(len(entries)).repeat_interleave(entries)
-    region, cell = bins // size**2, bins % size**2
-    entry = torch.arange(len(bins)) - first[bins]
-    columns = 2 * points[region, 0]
-    j, i = (region, cell // size, entry // columns), (region, cell % size, entry % columns)
-    rows = start[region] + down.cells[j] * width[region] + across.cells[i]
-    weights = down.weights[j] * across.weights[i]
-    found = F.embedding_bag(rows, table, first, mode="sum", per_sample_weights=weights.to(table.dtype))
-    return found.unflatten(0, (len(start), size, size))
+    weights = torch.stack([1 - far, far], -1) * (inside[..., None] / points)
+    return torch.stack([cell, torch.minimum(cell + 1, end)], -1).flatten(2), weights.flatten(2)
 
 
 def level_of(regions: Float[Tensor, "n 4"], *, strides: Sequence[int]) -> Int[Tensor, " n"]:

@@ -1,0 +1,57 @@
+"""Scenes: synthetic pictures that need no download. For two cores and a quarter of an hour.
+
+maskwise train ms_rcnn_scenes --out runs/scenes
+maskwise val --model runs/scenes --recipe ms_rcnn_scenes --count 500
+"""
+
+from typing import TypeVar
+
+from maskwise.data.scenes import Scenes
+from maskwise.data.transforms import HorizontalFlip
+from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.recipes.run import Data, Optim, Run, Schedule, Synthetic, Watch
+
+C = TypeVar("C", bound=mask_rcnn.Config)
+
+
+def mask_rcnn_scenes() -> Run[mask_rcnn.Config]:
+    """Mask R-CNN on scenes of 128 x 128 pixels."""
+    return _run("mask_rcnn", mask_rcnn.Config)
+
+
+def ms_rcnn_scenes() -> Run[ms_rcnn.Config]:
+    """Mask Scoring R-CNN on scenes of 128 x 128 pixels."""
+    return _run("ms_rcnn", ms_rcnn.Config)
+
+
+def _run(method: str, options: type[C]) -> Run[C]:
+    """A small network from random weights, with as many regions as a few objects need."""
+    scenes = Scenes(size=(128, 128), count=(2, 6))
+    return Run(
+        method=method,
+        config=options(
+            num_classes=len(scenes.categories),
+            backbone="resnet18",
+            norm="batch",
+            width=64,
+            hidden=256,
+            anchor_scale=4.0,
+            anchor_samples=128,
+            region_samples=64,
+            per_level_train=300,
+            per_level_test=200,
+            proposals_train=200,
+            proposals_test=100,
+        ),
+        data=Data(
+            source=Synthetic(scenes=scenes, train=20000, val=200),
+            change=(HorizontalFlip(),),
+            view=(),
+            batch=8,
+            group_by_aspect=False,
+            workers=0,
+        ),
+        optim=Optim(kind="adamw", lr=1e-3, lr_batch=None, weight_decay=0.05, clip=5.0),
+        schedule=Schedule(epochs=1, kind="cosine", warmup=100),
+        watch=Watch(log_steps=50),
+    )
