@@ -5,7 +5,8 @@ import torch
 
 from maskwise.data.scenes import Scenes
 from maskwise.masks import Masks
-from maskwise.parts.mask_quality import loss, mask_iou, share_inside
+from maskwise.parts.mask_head import mask_iou, share_inside
+from maskwise.parts.mask_head import mask_iou_loss as loss
 from maskwise.parts.roi import Regions
 from maskwise.structures import Targets
 

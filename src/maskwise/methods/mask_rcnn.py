@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from maskwise import backbones, boxes
 from maskwise.masks import Masks
-from maskwise.parts import keypoint_head, losses, matching, roi
+from maskwise.parts import keypoint_head, matching, roi
 from maskwise.parts.box_head import BoxHead, Detected, convolutions_and_layer, two_layers
 from maskwise.parts.convention import CONVENTIONS, ConventionName
 from maskwise.parts.fpn import FPN
 from maskwise.parts.keypoint_head import KeypointHead, with_keypoints
-from maskwise.parts.mask_head import ConvolutionalMaskHead, LinearMaskHead, masks_of
+from maskwise.parts.mask_head import ConvolutionalMaskHead, LinearMaskHead, masks_of, own
 from maskwise.parts.norms import Norm
 from maskwise.parts.roi import POSITIVES, Operator, Pool, Regions
 from maskwise.parts.rpn import RPN
@@ -294,18 +294,17 @@ def mask_loss(
     if cfg.mask_loss == "softmax":
         classes = torch.where(truth >= 0.5, labels[:, None, None], cfg.num_classes)
         return F.cross_entropy(logits, classes, reduction="sum") / max(truth.numel(), 1)
-    return losses.binary(of_class(cfg, logits, labels), truth.to(logits.dtype))
+    drawn = of_class(cfg, logits, labels)
+    return F.binary_cross_entropy_with_logits(drawn, truth.to(drawn.dtype), reduction="sum") / max(truth.numel(), 1)
 
 
 def of_class(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n m m"]:
-    return logits[:, 0] if cfg.class_agnostic else losses.own(logits, labels)
+    return logits[:, 0] if cfg.class_agnostic else own(logits, labels)
 
 
 def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n m m"]:
     """Of each region, for its class."""
-    return (
-        losses.own(logits.softmax(1), labels) if cfg.mask_loss == "softmax" else of_class(cfg, logits, labels).sigmoid()
-    )
+    return own(logits.softmax(1), labels) if cfg.mask_loss == "softmax" else of_class(cfg, logits, labels).sigmoid()
 
 
 # --- how the variants are put together

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 from maskwise import boxes
 from maskwise.methods import mask_rcnn
 from maskwise.methods.mask_rcnn import MaskRCNN, Reader
-from maskwise.parts import losses, mask_quality
-from maskwise.parts.mask_quality import MaskIoUHead, mask_iou, share_inside
+from maskwise.parts.mask_head import MaskIoUHead, mask_iou, mask_iou_loss, own, share_inside
 from maskwise.parts.roi import Regions
 from maskwise.structures import Losses, Targets
 
@@ -79,7 +78,7 @@ class ScoredMaskBranch(nn.Module):
         features = self.pool(levels, regions)
         logits = self.head(features)
         found = self._quality(levels, regions, features, logits, labels)
-        return mask_rcnn.probabilities(self.cfg, logits, labels), losses.own(found, labels).clamp(0, 1)
+        return mask_rcnn.probabilities(self.cfg, logits, labels), own(found, labels).clamp(0, 1)
 
     def _quality(
         self,
@@ -114,7 +113,7 @@ class ScoredMaskBranch(nn.Module):
         cfg, labels = self.cfg, torch.cat([r.positive_labels for r in regions])
         best = self._true_iou(logits, truth, regions, targets)
         if cfg.quality_classes == "own":
-            return mask_quality.loss(losses.own(found, labels), best, above=cfg.quality_above)
+            return mask_iou_loss(own(found, labels), best, above=cfg.quality_above)
         rows, others = zip(*[_others(r, t) for r, t in zip(regions, targets, strict=True)], strict=True)
         starts = [sum(len(r.matched) for r in regions[:i]) for i in range(len(regions))]
         row = torch.cat([r + start for r, start in zip(rows, starts, strict=True)])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from maskwise import boxes
-from maskwise.parts import losses, norms
+from maskwise.parts import norms
 from maskwise.parts.convention import Convention
 from maskwise.parts.norms import Norm
 from maskwise.parts.roi import Regions
@@ -64,7 +64,7 @@ class BoxHead(nn.Module):
         wanted = torch.cat([t.boxes[r.matched] for r, t in zip(regions, targets, strict=True)])
         wanted = boxes.encode(wanted, torch.cat([r.positive for r in regions]), WEIGHTS)
         offsets = found.offsets[positive, labels[positive]]
-        distance = losses.smooth_l1(offsets, wanted, beta=self.convention.box_beta)
+        distance = F.smooth_l1_loss(offsets, wanted, beta=self.convention.box_beta, reduction="sum")
         entropy = F.cross_entropy(found.logits, labels, reduction="sum")
         return {"box_class": entropy / max(len(labels), 1), "box": distance / max(len(labels), 1)}
 

@@ -13,11 +13,13 @@ from torch.nn import functional as F
 from torchvision.ops import batched_nms
 
 from maskwise import boxes
-from maskwise.parts import anchors, losses
-from maskwise.parts.convention import Convention
+from maskwise.parts.convention import AnchorStyle, Convention
 from maskwise.parts.matching import match, sample
 from maskwise.rle import Size
 from maskwise.structures import Losses, Targets
+
+RATIOS = (0.5, 1.0, 2.0)
+"""Height to width of anchors."""
 
 
 class Proposed(NamedTuple):
@@ -43,7 +45,8 @@ class RPN(nn.Module):
         super().__init__()
         self.strides, self.convention = tuple(strides), convention
         self.base = [
-            anchors.base(s, stride=stride, style=convention.anchors) for s, stride in zip(sizes, strides, strict=True)
+            anchors_of_cell(s, stride=stride, style=convention.anchors)
+            for s, stride in zip(sizes, strides, strict=True)
         ]
         count = len(self.base[0])
         self.hidden = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convolutions))
@@ -60,7 +63,7 @@ class RPN(nn.Module):
                 x = F.relu(layer(x))
             found.scores.append(self.score(x).permute(0, 2, 3, 1).flatten(1))
             found.offsets.append(self.offset(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
-            found.anchors.append(anchors.grid(base.to(x.device), shape, stride=stride))
+            found.anchors.append(anchors_of_map(base.to(x.device), shape, stride=stride))
         return found
 
     @torch.no_grad()
@@ -94,6 +97,33 @@ class RPN(nn.Module):
             truth = (matches[drawn] >= 0).to(score.dtype)
             objectness = objectness + F.binary_cross_entropy_with_logits(score[drawn], truth, reduction="sum")
             wanted = boxes.encode(target.boxes[matches[first]], anchor[first])
-            distance = distance + losses.smooth_l1(offset[first], wanted, beta=self.convention.rpn_beta)
+            distance = distance + F.smooth_l1_loss(
+                offset[first], wanted, beta=self.convention.rpn_beta, reduction="sum"
+            )
             count += len(drawn)
         return {"rpn_score": objectness / max(count, 1), "rpn_box": distance / max(count, 1)}
+
+
+def anchors_of_cell(
+    sizes: Sequence[float], *, stride: int, style: AnchorStyle = "exact", ratios: Sequence[float] = RATIOS
+) -> Float[Tensor, "a 4"]:
+    """Anchors of the cell at the origin: for each size (root of the area) all ratios."""
+    size, ratio = torch.tensor(sizes)[:, None], torch.tensor(ratios)
+    if style == "legacy":  # rounded at the size of the stride, then enlarged; the middle of the cell is the centre
+        width = (stride**2 / ratio).sqrt().round()
+        sides = torch.stack([width, (width * ratio).round()], 1) * (size / stride)[..., None]
+        return _around(sides.reshape(-1, 2), stride / 2)
+    sides = torch.stack([size / ratio.sqrt(), size * ratio.sqrt()], -1).reshape(-1, 2)
+    return _around(sides, 0.0).round() if style == "rounded" else _around(sides, 0.0)
+
+
+def anchors_of_map(anchors: Float[Tensor, "a 4"], shape: tuple[int, int], *, stride: int) -> Float[Tensor, "cells 4"]:
+    """Anchors of every cell of a map, row by row, those of a cell together."""
+    y, x = (torch.arange(n, device=anchors.device) * stride for n in shape)
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    corners = torch.stack([x, y, x, y], -1).reshape(-1, 1, 4)
+    return (corners + anchors).reshape(-1, 4)
+
+
+def _around(sides: Float[Tensor, "a 2"], centre: float) -> Float[Tensor, "a 4"]:
+    return torch.cat([centre - sides / 2, centre + sides / 2], 1)

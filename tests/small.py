@@ -1,0 +1,28 @@
+"""Methods small enough for two cores and a second, and scenes for them."""
+
+import torch
+
+from maskwise.data.scenes import Scenes
+from maskwise.methods import METHODS, Method
+from maskwise.structures import Images, Targets
+
+CLASSES = 8
+TWO_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0}
+TWO_STAGE |= {"per_level_train": 50, "per_level_test": 50, "proposals_train": 30, "proposals_test": 20}
+TWO_STAGE |= {"region_samples": 64, "max_instances": 10}
+OPTIONS = {"two-stage": TWO_STAGE}
+"""Of each family of methods."""
+
+
+def small(name: str, **options) -> Method:
+    """A method of random weights, the same each time."""
+    torch.manual_seed(0)
+    entry = METHODS[name]
+    return entry.build(entry.config(**OPTIONS[entry.family] | options))
+
+
+def batch(*, size=(64, 96), count=2, objects=(2, 4), **dials) -> tuple[Images, list[Targets]]:
+    """The first scenes of some kind."""
+    several = [Scenes(size=size, count=objects, **dials).scene(i) for i in range(count)]
+    pixels = [torch.from_numpy(s.pixels.transpose(2, 0, 1).copy()) / 255 for s in several]
+    return Images.batch(pixels), [s.targets for s in several]
