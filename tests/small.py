@@ -1,4 +1,8 @@
-"""Methods small enough for two cores and a second, and scenes for them."""
+"""Methods small enough for two cores and half a second, and scenes for them."""
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -15,10 +19,16 @@ OPTIONS = {"two-stage": TWO_STAGE}
 
 
 def small(name: str, **options) -> Method:
-    """A method of random weights, the same each time."""
+    """A method of random weights, the same each time; in training."""
+    return deepcopy(_built(name, tuple(sorted(options.items()))))
+
+
+@cache
+def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
+    """It takes longer to draw the weights than to use them."""
     torch.manual_seed(0)
     entry = METHODS[name]
-    return entry.build(entry.config(**OPTIONS[entry.family] | options))
+    return entry.build(entry.config(**OPTIONS[entry.family] | dict(options)))
 
 
 def batch(*, size=(64, 96), count=2, objects=(2, 4), **dials) -> tuple[Images, list[Targets]]:

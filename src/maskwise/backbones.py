@@ -87,6 +87,7 @@ def build(
         out_indices=places,
         pretrained=source == "imagenet",
         output_stride=16 if dilate else None,
+        **_start(name, norm),
     )
     if isinstance(source, Path):
         load(network, read(source), source=str(source))
@@ -190,6 +191,11 @@ def _stages(network: nn.Module) -> dict[int, nn.ModuleList]:
             if name == end:
                 break
     return stages
+
+
+def _start(name: Name, norm: Norm) -> dict[str, bool]:
+    """timm starts the last norm of a residual block at zero. A frozen one stayed there: the block would be dead."""
+    return {"zero_init_last": norm != "frozen"} if name.startswith("resne") else {}
 
 
 def _move_strides(network: nn.Module, name: str) -> None:

@@ -202,7 +202,7 @@ class MaskRCNN(nn.Module):
             for side in sides
         )
         self.box_pool = Reader(box_pool, self.last_stage)
-        body, features = _body(cfg, channels)
+        body, features = _body(cfg, channels, self.last_stage)
         self.box_head = BoxHead(body, features, cfg.num_classes, convention=convention)
         seen, reader = features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage)
         self.mask: Branch | None = branch(cfg, seen, reader) if cfg.masks else None
@@ -332,11 +332,11 @@ def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, nn.Module]:
     return backbone, neck, last
 
 
-def _body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
+def _body(cfg: Config, channels: int, last_stage: nn.Module) -> tuple[nn.Module, int]:
     """What turns the features of a region into a vector, and its length."""
     if cfg.variant == "c4":
-        width = backbones.build(cfg.backbone, stages=(5,)).channels[0]
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), width
+        *_, last = (m for m in last_stage.modules() if isinstance(m, nn.Conv2d))
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), last.out_channels
     if cfg.head_norm is None:
         return two_layers(channels, 7, hidden=cfg.hidden), cfg.hidden
     return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
