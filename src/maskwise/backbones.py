@@ -55,7 +55,8 @@ class Backbone(nn.Module):
         """Of the pixels that the weights were trained on, RGB in 0..1."""
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        return list(self.network(pixels))
+        # channels together in memory: convolutions on a CPU take half to three quarters of the time
+        return list(self.network(pixels.contiguous(memory_format=torch.channels_last)))
 
 
 def build(
