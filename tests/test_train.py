@@ -117,9 +117,11 @@ def test_the_average_as_worked_by_hand():
     average = Average(model, decay=0.5)
     nn.init.constant_(model.weight, FIRST)
     model.running_mean.fill_(7)
+    model.num_batches_tracked.fill_(3)
     average.update(model, 1)  # decay min(0.5, 1/10): 0.1 x 1 + 0.9 x 2
     assert average.module.weight.item() == pytest.approx(1.9)
-    assert average.module.running_mean.item() == 7
+    assert average.module.running_mean.item() == pytest.approx(6.3), "0.1 x 0 + 0.9 x 7"
+    assert average.module.num_batches_tracked.item() == 3
     average.update(model, 100)  # 0.5 x 1.9 + 0.5 x 2
     assert average.module.weight.item() == pytest.approx(1.95)
     assert model.weight.item() == FIRST

@@ -24,6 +24,7 @@ COMMANDS = {
     "methods": Command("maskwise.commands.methods", "list the methods"),
     "recipes": Command("maskwise.commands.recipes", "list what can be trained"),
     "train": Command("maskwise.commands.train", "train a recipe"),
+    "val": Command("maskwise.commands.val", "judge a model on a data set: boxes, masks and its quality"),
 }
 
 EXIT_CODES = """\

@@ -14,10 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
+from torch import nn
 from torch.distributed import TCPStore
 
 T = TypeVar("T")
@@ -72,9 +74,16 @@ def _first_host(nodes: str) -> str:
 
 def device(world: World, name: str = "auto") -> torch.device:
     """The accelerator of this rank, or what is named."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    if name == "auto":
+        alone_on_a_mac = world.size == 1 and torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if alone_on_a_mac else "cpu"
+    try:
+        found = torch.device("cuda", world.local_rank) if name == "cuda" else torch.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {name!r} cannot be used: {reason}") from None
+    return found
 
 
 @contextmanager
@@ -153,6 +162,29 @@ def any_rank(world: World, on: torch.device, *flags: bool) -> tuple[bool, ...]:
     raised = torch.tensor(flags, dtype=torch.int32, device=on)
     dist.all_reduce(raised, dist.ReduceOp.MAX)
     return tuple(bool(flag) for flag in raised.tolist())
+
+
+def mean(world: World, on: torch.device, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Of each number over all ranks, which have the same ones."""
+    if world.size == 1:
+        return dict(numbers)
+    together = torch.tensor([numbers[name] for name in sorted(numbers)], dtype=torch.float64, device=on)
+    dist.all_reduce(together)
+    return dict(zip(sorted(numbers), (together / world.size).tolist(), strict=True))
+
+
+def share_buffers(world: World, module: nn.Module) -> None:
+    """Those of rank 0 on all: running means depend on what each rank has seen."""
+    if world.size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def synchronised(world: World, module: nn.Module, on: torch.device) -> nn.Module:
+    """With batch norms that see the pictures of all ranks, where they can: on GPUs. Names of weights stay."""
+    if world.size == 1 or on.type != "cuda":
+        return module
+    return cast(nn.Module, convert_sync_batchnorm(module))
 
 
 def from_main(world: World, item: T | None) -> T:

@@ -1,7 +1,8 @@
 """What a run writes down while it trains: numbers as JSON lines and CSV, failures, the environment, lines for people.
 
 run.json  environment.json  metrics.jsonl  metrics.csv  failures.jsonl  log.txt
-weights/best.safetensors  weights/last.safetensors  state/000012/ ...  eval/report.json
+weights/best.safetensors  weights/last.safetensors  state/000012/ ...
+eval/report.json  eval/results.json, both of the best weights
 """
 
 import csv
@@ -22,10 +23,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from maskwise.checkpoint import write_bytes
-from maskwise.evaluate.report import Report, finite
+from maskwise.evaluate.report import finite
+from maskwise.evaluate.validation import Validation
 from maskwise.version import __version__
 
 Row = Mapping[str, Any]
+
+REPORT, RESULTS = "eval/report.json", "eval/results.json"
 
 
 def prepare(folder: Path, *, exist_ok: bool) -> None:
@@ -94,7 +98,7 @@ class Logbook:
             for name in ("metrics.jsonl", "failures.jsonl"):
                 _cut(self.folder / name, step)
 
-    def json(self, name: str, content: Row) -> None:
+    def json(self, name: str, content: Row | Sequence[Row]) -> None:
         if self.writes:
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.folder / name, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
@@ -136,13 +140,17 @@ class Logbook:
         if on_screen:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def report(self, report: Report) -> None:
-        """All numbers to a file, the table of classes to people."""
-        self.json("eval/report.json", report.to_json())
-        width = max((len(row.name) for row in report.classes), default=0)
-        for row in report.classes:
+    def validation(self, epoch: int, found: Validation) -> None:
+        """What matters in a line for people, the classes to log.txt."""
+        told = {"box AP": found.boxes.numbers["AP"], "mask AP": found.masks.numbers["AP"]}
+        told["AP50"] = found.masks.numbers["AP50"]
+        if found.keypoints is not None:
+            told["keypoint AP"] = found.keypoints.numbers["AP"]
+        self.line(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))
+        width = max((len(row.name) for row in found.masks.classes), default=0)
+        for row in found.masks.classes:
             numbers = "  ".join(f"{name} {row.numbers[name]:.3f}" for name in ("AP", "AP50", "AP75"))
-            self.line(f"  {row.name:<{width}}  {row.ground_truths:6d}  {numbers}")
+            self.line(f"  {row.name:<{width}}  {row.ground_truths:6d}  {numbers}", on_screen=False)
 
     def _append(self, name: str, row: Row) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:

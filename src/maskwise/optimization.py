@@ -66,7 +66,8 @@ def _named(optimizer: Optimizer, model: nn.Module) -> Iterable[tuple[str, Tensor
 
 
 class Average:
-    """Exponential moving average of the weights; what is no weight (running means, counters) is taken as it is."""
+    """Exponential moving average of the weights, and of the running means that belong to them; counters are taken as
+    they are."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).requires_grad_(False)
@@ -76,11 +77,9 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """After step 1, 2, ...: the first ones count more, so that the start is soon forgotten."""
         decay = min(self.decay, step / (step + 9))
-        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
-        for average, now in pairs:
-            average.lerp_(now, 1 - decay)
-        for average, now in zip(self.module.buffers(), model.buffers(), strict=True):
-            average.copy_(now)
+        kept, new = ([*module.parameters(), *module.buffers()] for module in (self.module, model))
+        for average, now in zip(kept, new, strict=True):
+            average.lerp_(now, 1 - decay) if average.is_floating_point() else average.copy_(now)
 
     def load(self, stored: Mapping[str, Tensor]) -> None:
         load_weights(self.module, stored)

@@ -1,8 +1,12 @@
-"""Where tables for people go."""
+"""Tables for people, and where they go."""
 
+import math
 import sys
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 
 class Terminal(Console):
@@ -12,3 +16,20 @@ class Terminal(Console):
         error = sys.exception()
         assert error is not None, "rich calls this where it has caught one"
         raise error
+
+
+def grid(rows: Sequence[Mapping[str, object]]) -> Table:
+    """One mapping a row; what is no number is a dash."""
+    table = Table(box=None, header_style="bold")
+    names = list(rows[0]) if rows else []
+    for i, name in enumerate(names):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in names))
+    return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if math.isfinite(value) else "-"
+    return escape(str(value))

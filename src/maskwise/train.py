@@ -8,12 +8,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,27 +23,41 @@ from maskwise import checkpoint, optimization, reproducible
 from maskwise.checkpoint import About, Checkpoint
 from maskwise.data.loader import Batch, Loader
 from maskwise.data.source import Source
-from maskwise.distributed import Signals, World, any_rank, device, from_environment, from_main, gathered, joined
-from maskwise.evaluate.coco import coco
+from maskwise.distributed import (
+    Signals,
+    World,
+    any_rank,
+    device,
+    from_environment,
+    from_main,
+    gathered,
+    joined,
+    mean,
+    share_buffers,
+    synchronised,
+)
 from maskwise.evaluate.objects import Comparison, Pair
-from maskwise.evaluate.report import Report, finite
+from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import judged
-from maskwise.logbook import Logbook, environment, prepare
+from maskwise.evaluate.validation import Validation, image_id, results, validation
+from maskwise.logbook import REPORT, RESULTS, Logbook, environment, prepare
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.progress import Progress
-from maskwise.recipes.run import Run, differences
+from maskwise.recipes.run import Files, Run, differences
 from maskwise.recipes.sources import Sources, loader, sources
 from maskwise.structures import Losses
 
 STOPPED = 143
 """Exit code after SIGTERM, as shells write it: 128 + 15."""
 
+AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What CUDA and MPS, and the CPU, say."""
+
 
 class CannotGoOn(RuntimeError):
     """Training has met what it cannot pass. What it had reached is in the last checkpoint."""
-
-
-AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(
@@ -112,9 +126,9 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     on, found, optim = device(world, run.device), sources(run.data), run.optim
     reproducible.seed(run.seed)
     run = run.fitted(found.categories)
-    model = _module(methods, run).to(on)
+    model = synchronised(world, _module(methods, run).to(on), on)
     wrapped = model if world.size == 1 else DistributedDataParallel(model, [on] if on.type == "cuda" else None)
-    learned = _batches(run, found.train, folder, world)
+    learned = _batches(run, found.train, folder, world, on)
     reproducible.seed(run.seed + world.rank)
     total = run.schedule.epochs * math.ceil(len(learned) / optim.accumulate)
     return _Training(
@@ -134,9 +148,11 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     )
 
 
-def _batches(run: Run[Any], source: Source, folder: Path, world: World, *, judging: bool = False) -> Loader:
+def _batches(
+    run: Run[Any], source: Source, folder: Path, world: World, on: torch.device, *, judging: bool = False
+) -> Loader:
     failures = folder / "failures.jsonl"
-    return loader(run, source, failures=failures, rank=world.rank, world=world.size, judging=judging)
+    return loader(run, source, failures=failures, rank=world.rank, world=world.size, judging=judging, device=on)
 
 
 def _module(methods: Mapping[str, Entry], run: Run[Any]) -> nn.Module:
@@ -159,13 +175,14 @@ def _epoch(t: _Training, signals: Signals) -> None:
                 _save(t)
             if stop:
                 raise SystemExit(STOPPED)
-    report = None
     if t.sources.val is not None and ((p.epoch + 1) % watch.val_epochs == 0 or p.epoch + 1 == t.run.schedule.epochs):
-        report = _validate(t, t.sources.val, signals)
+        verdict = _validate(t, t.sources.val, signals)
         if any_rank(t.world, t.on, signals.raised)[0]:
             _save(t)
             raise SystemExit(STOPPED)
-    _close(t, report)
+        _close(t, verdict, judged=True)
+    else:
+        _close(t, None, judged=False)
 
 
 def _step(t: _Training, parts: list[Batch], signals: Signals) -> bool:
@@ -178,7 +195,7 @@ def _step(t: _Training, parts: list[Batch], signals: Signals) -> bool:
     numbers: dict[str, float] = {}
     stop = bad = False
     for i, batch in enumerate(parts):
-        with _alone(t) if i + 1 < len(parts) else nullcontext():
+        with _alone(t) if i + 1 < len(parts) else nullcontext(), _memory(t, batch):
             losses = _losses(t, batch)
             total = _total(losses) / len(parts)
             fine = bool(total.isfinite())
@@ -190,6 +207,7 @@ def _step(t: _Training, parts: list[Batch], signals: Signals) -> bool:
         for name, value in losses.items():
             numbers[f"loss/{name}"] = numbers.get(f"loss/{name}", 0.0) + float(value.detach()) / len(parts)
     if not bad:
+        numbers = mean(t.world, t.on, numbers)
         numbers["grad_norm"], bad = _move(t)
         if bad:
             _pass_over(t, [name for batch in parts for name in batch.names], numbers)
@@ -206,6 +224,27 @@ def _step(t: _Training, parts: list[Batch], signals: Signals) -> bool:
 def _alone(t: _Training) -> AbstractContextManager[None]:
     """Gradients stay where they are until the last part of a step."""
     return t.wrapped.no_sync() if isinstance(t.wrapped, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def _memory(t: _Training, batch: Batch) -> Iterator[None]:
+    """Where memory does not suffice, say for what. Nothing has moved yet; a process alone can go on behind it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        if t.world.size == 1:
+            _save(t)
+        reason, _, _ = str(error).partition("\n")
+        sizes = zip(batch.names, batch.images.sizes, batch.targets, strict=True)
+        shown = ", ".join(f"{name} ({w} x {h}, {len(one)} objects)" for name, (h, w), one in sizes)
+        raise CannotGoOn(
+            f"step {t.progress.step + 1}: out of memory on {t.on}: {reason}\n  pictures: {shown}\n"
+            f"  --resume goes on from the last checkpoint{', after these' if t.world.size == 1 else ''}. A new run "
+            f"needs less with --set optim.accumulate={2 * t.run.optim.accumulate} (the same step in smaller parts), "
+            "--set optim.amp=bf16, a smaller --batch, or smaller pictures in data.change"
+        ) from error
 
 
 def _losses(t: _Training, batch: Batch) -> Losses:
@@ -258,11 +297,18 @@ def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
 # Judgement
 
 
-def _validate(t: _Training, val: Source, signals: Signals) -> Report:
-    """Each rank judges its share, rank 0 puts them together; the others' report is of nothing."""
+class _Verdict(NamedTuple):
+    found: Validation
+    results: list[dict[str, object]]
+    """The same, picture by picture."""
+
+
+def _validate(t: _Training, val: Source, signals: Signals) -> _Verdict | None:
+    """Each rank judges its share by the same weights; rank 0 puts them together, the others have no verdict."""
+    share_buffers(t.world, t.judged)
     pairs: list[tuple[int, Pair]] = []
     if t.world.rank < len(val):
-        with _batches(t.run, val, t.folder, t.world, judging=True) as shown, torch.no_grad():
+        with _batches(t.run, val, t.folder, t.world, t.on, judging=True) as shown, torch.no_grad():
             t.judged.eval()
             for numbered in judged(cast(Method, t.judged).predict, shown, val, t.on):
                 pairs.append(numbered)
@@ -270,24 +316,33 @@ def _validate(t: _Training, val: Source, signals: Signals) -> Report:
                     break
             t.judged.train()
     everything = sorted(gathered(t.world, pairs), key=lambda numbered: numbered[0])
-    return coco(Comparison(categories=t.sources.categories, pairs=tuple(p for _, p in everything)))
+    if not t.world.is_main:
+        return None
+    data = t.run.data.source
+    shown = f"{data.path} {data.val}" if isinstance(data, Files) else f"{len(val)} scenes"
+    whole = Comparison(categories=t.sources.categories, pairs=tuple(pair for _, pair in everything), data=shown)
+    return _Verdict(validation(whole), results(whole, [image_id(val, i) for i, _ in everything]))
 
 
-def _close(t: _Training, report: Report | None) -> None:
+def _close(t: _Training, verdict: _Verdict | None, *, judged: bool) -> None:
     """The end of an epoch: its row, the weights worth keeping, a checkpoint."""
     p = t.progress
     p.epoch += 1
-    numbers = {} if report is None else {f"val/{name}": float(value) for name, value in report.numbers.items()}
+    numbers = {} if verdict is None else {f"val/{name}": value for name, value in verdict.found.metrics().items()}
     p.history.append({"epoch": p.epoch, "step": p.step, **finite({**p.means(), **numbers})})
     p.sums, p.counted = {}, 0
-    if report is not None:
-        ap, p.stale = report.numbers["AP"], p.stale + 1
+    if verdict is not None:
         t.book.metrics(p.step, numbers)
-        t.book.line(f"epoch {p.epoch}: mask AP {ap:.4f}, AP50 {report.numbers['AP50']:.4f}")
-        t.book.report(report)
-        if from_main(t.world, ap > p.best):  # not so where there was nothing to find
-            p.best, p.stale = from_main(t.world, ap), 0
+        t.book.validation(p.epoch, verdict.found)
+    if judged:
+        ap = from_main(t.world, math.nan if verdict is None else verdict.found.ap(t.run.watch.best))
+        is_best, p.stale = ap > p.best, p.stale + 1  # not so where there was nothing to find
+        if is_best:
+            p.best, p.stale = ap, 0
             _keep(t, "best")
+        if verdict is not None and (is_best or not (t.folder / REPORT).exists()):
+            t.book.json(RESULTS, verdict.results)
+            t.book.json(REPORT, {"epoch": p.epoch, **verdict.found.to_json()})
     _keep(t, "last")
     t.book.epochs(p.history)
     _save(t)

@@ -76,10 +76,12 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         multiple: int = 32,
+        device: torch.device | None = None,
     ) -> None:
         """`last` says what becomes of samples that fill no step. `group_by_aspect` keeps pictures that are higher than
         wide in batches of their own. `multiple` divides the sides of padded pictures. Without `start`, workers begin
-        from a clean process (`forkserver`, or `spawn` where there is none)."""
+        from a clean process (`forkserver`, or `spawn` where there is none). With `device` pictures are put together
+        there: a GPU is sent bytes, from pinned memory, while it computes; targets stay where they are."""
         if batch_size < 1 or workers < 0 or seed < 0 or not 0 <= rank < world:
             raise ValueError(
                 "expected a batch_size from 1 on, workers and seed from 0 on, and a rank below world, "
@@ -97,7 +99,7 @@ class Loader:
         )
         self._rank = rank
         self._tall = _tall(source) if group_by_aspect else None
-        self._multiple = multiple
+        self._multiple, self._device = multiple, device
         self._log = FailureLog(bad_files, len(source))
         self._maker = _Maker(source=source, transform=transform, seed=seed, then=bad_files.then)
         self._workers, self._start = workers, start
@@ -162,7 +164,7 @@ class Loader:
             self._log.add(parcel.failures)
             self._position = parcel.number
             if parcel.names:
-                yield _batch(parcel, self._multiple)
+                yield _batch(parcel, self._multiple, self._device)
             if self._round != this_round:
                 raise RuntimeError("the loader was started anew or moved: this iterator is of no use any more")
         self.set_epoch(self.epoch + 1)
@@ -177,6 +179,7 @@ class Loader:
                 num_workers=self._workers,
                 persistent_workers=self._workers > 0,
                 worker_init_fn=_one_thread,
+                pin_memory=self._device is not None and self._device.type == "cuda",
                 multiprocessing_context=_context(self._start) if self._workers else None,
                 generator=Generator(),  # or it would draw from the global one
             )
@@ -235,9 +238,10 @@ def _is_tall(source: SizedSource, i: int) -> bool:
     return height > width
 
 
-def _batch(parcel: "_Parcel", multiple: int) -> Batch:
+def _batch(parcel: "_Parcel", multiple: int, device: torch.device | None) -> Batch:
+    pixels = parcel.pixels.to(device, non_blocking=True)
     pictures = [
-        functional.to_dtype(parcel.pixels[a:b].view(3, *size), torch.float32, scale=True)
+        functional.to_dtype(pixels[a:b].view(3, *size), torch.float32, scale=True)
         for size, (a, b) in zip(parcel.sizes, pairwise(parcel.offsets()), strict=True)
     ]
     return Batch(
@@ -275,6 +279,10 @@ class _Parcel:
     indices: tuple[int, ...]
     lost: Mapping[str, int]
     failures: tuple[Failure, ...]
+
+    def pin_memory(self) -> "_Parcel":
+        """What torch asks for."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
     def offsets(self) -> list[int]:
         out = [0]

@@ -2,9 +2,8 @@
 
 import difflib
 import json as json_format
-import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -14,7 +13,6 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from maskwise.evaluate.cityscapes import cityscapes
 from maskwise.evaluate.coco import COCO, Settings, coco
@@ -29,7 +27,7 @@ from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
 from maskwise.evaluate.region_ap import cihp, matching_iou, oxford, sds, voc07
 from maskwise.evaluate.report import Report
-from maskwise.terminal import Terminal
+from maskwise.terminal import Terminal, grid
 
 Policy = Callable[[Comparison, str], Report]
 
@@ -124,14 +122,14 @@ def show(report: Report, console: Console) -> None:
     """Tables for people; what cannot be measured is a dash."""
     console.print(f"[bold]{report.policy}[/] {report.iou} {escape(report.data)}", highlight=False)
     console.print(_settings(report), highlight=False, markup=False)
-    console.print(_grid([{"": name, " ": value} for name, value in report.numbers.items()]))
+    console.print(grid([{"": name, " ": value} for name, value in report.numbers.items()]))
     if report.classes:
         console.print(
-            _grid([{"class": row.name, "objects": row.ground_truths, **row.numbers} for row in report.classes])
+            grid([{"class": row.name, "objects": row.ground_truths, **row.numbers} for row in report.classes])
         )
     for name, table in report.tables.items():
         console.print(name)
-        console.print(_grid(table))
+        console.print(grid(table))
 
 
 def _settings(report: Report) -> str:
@@ -148,19 +146,3 @@ def _range(values: Sequence[float]) -> str:
     steps = {round(after - before, 9) for before, after in pairwise(values)}
     shown = [values[0], steps.pop(), values[-1]] if len(steps) == 1 and len(values) > 2 else values
     return (":" if shown is not values else " ").join(f"{value:.4g}" for value in shown)
-
-
-def _grid(rows: Sequence[Mapping[str, object]]) -> Table:
-    table = Table(box=None, header_style="bold")
-    names = list(rows[0]) if rows else []
-    for i, name in enumerate(names):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in names))
-    return table
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4f}" if math.isfinite(value) else "-"
-    return escape(str(value))

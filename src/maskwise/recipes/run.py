@@ -143,8 +143,10 @@ class Watch:
 
     val_epochs: int = 1
     """Epochs from one validation to the next; the last epoch is always judged."""
+    best: Literal["masks", "boxes", "keypoints"] = "masks"
+    """Whose AP says which weights are the best."""
     patience: int | None = None
-    """Validations without a better mask AP after which training stops."""
+    """Validations without a better AP after which training stops."""
     save_steps: int = 1000
     """Steps from one checkpoint to the next; there is one after each epoch too."""
     log_steps: int = 20

@@ -1,18 +1,22 @@
 """The data that a run names: opened, and in batches."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import torch
 
 from maskwise.categories import Categories
+from maskwise.data.dataset import DataSet
 from maskwise.data.failures import BadFiles
+from maskwise.data.formats.table import FORMATS
 from maskwise.data.loader import Loader
-from maskwise.data.open import open_data
+from maskwise.data.open import detected, open_data
 from maskwise.data.source import FileSource, Source
 from maskwise.data.transforms import compose
 from maskwise.recipes.run import Data, Files, Run
 
-FIRST_VALIDATION_SCENE = 1_000_000
-"""Far from those that are learned from."""
+FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = 1_000_000, 2_000_000
+"""Far from those that are learned from; and those that not even the best weights of a run were chosen by."""
 
 
 class Sources(NamedTuple):
@@ -27,15 +31,41 @@ def sources(data: Data) -> Sources:
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
         return Sources(source.scenes.samples(source.train), val, source.scenes.categories)
-    learned = open_data(source.path, format=source.format, split=source.train)
-    judged = open_data(source.path, format=source.format, split=source.val) if source.val is not None else None
+    learned = _split(source, source.train, "train")
+    judged = None if source.val is None else _split(source, source.val, "val")
     if judged is not None and judged.categories != learned.categories:
         raise ValueError(f"{source.path}: the splits {source.train} and {source.val} have different categories")
     return Sources(FileSource(learned), FileSource(judged) if judged else None, learned.categories)
 
 
+def opened_split(source: Files, wanted: str | None) -> DataSet:
+    """What to judge by: the split that is wanted, else the one called val or the only one."""
+    if wanted is None:
+        format = source.format or detected(Path(source.path))
+        found = FORMATS[format].splits(Path(source.path))
+        wanted = next((name for name in found if name.startswith("val")), None)
+    return open_data(source.path, format=source.format, split=wanted)
+
+
+def _split(source: Files, wanted: str | None, field: Literal["train", "val"]) -> DataSet:
+    try:
+        return open_data(source.path, format=source.format, split=wanted)
+    except ValueError as error:
+        if "split" not in str(error):
+            raise
+        or_none = ", or data.source.val=null to train without judging" if field == "val" else ""
+        raise ValueError(f"{error}; choose it with --set data.source.{field}=NAME{or_none}") from None
+
+
 def loader(
-    run: Run[Any], source: Source, *, failures: Path, rank: int = 0, world: int = 1, judging: bool = False
+    run: Run[Any],
+    source: Source,
+    *,
+    failures: Path,
+    rank: int = 0,
+    world: int = 1,
+    judging: bool = False,
+    device: torch.device | None = None,
 ) -> Loader:
     """Ranks get equally many batches to learn from, but each picture is judged once."""
     data, parts = run.data, world * run.optim.accumulate
@@ -53,4 +83,5 @@ def loader(
         workers=data.workers,
         rank=rank,
         world=world,
+        device=device,
     )

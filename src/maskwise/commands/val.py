@@ -1,0 +1,157 @@
+"""`maskwise val --model M --data P`: how good a model is, as tables for people or one JSON object for programs."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from maskwise.commands.asked import Flag, answer, print_json
+from maskwise.terminal import Terminal, grid
+
+if TYPE_CHECKING:
+    from maskwise.categories import Categories
+    from maskwise.data.loader import Batch
+    from maskwise.data.source import Source
+    from maskwise.evaluate.validation import Validation
+    from maskwise.recipes.run import Files, Run, Synthetic
+
+INCOMPLETE = 3
+"""Exit code where some pictures could not be read."""
+
+SCENES, SCENES_BY_DEFAULT = "scenes", 500
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0; 2 for wrong usage, model or data; 3 where pictures could not be read and were left out."""
+    return answer(val, argv, "val")
+
+
+def val(
+    *,
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")],
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH|scenes", help_behavior_hint="")] = None,
+    split: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: val, or the only)")
+    ] = None,
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="RECIPE", help_behavior_hint="")] = None,
+    count: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 500)")] = None,
+    max_dets: int = 100,
+    batch: int = 1,
+    workers: int = 2,
+    device: str = "auto",
+    json: Flag = False,
+) -> int:
+    """Judge a model on data that it has not learned from.
+
+    Args:
+        model: file, folder or name of a model, or the folder of a run
+        data: folder or file of the data set; the word scenes for synthetic ones; left out: what the recipe, or the run
+            in whose folder the model is, is judged by
+        split: part of the data set
+        recipe: a recipe or the run.json of a run; its scenes are made, its data is read
+        count: how many scenes; neither training nor the choice of the best weights has seen them
+        max_dets: best detections of a picture and class that count
+        batch: pictures at a time
+        workers: processes that read pictures
+        device: auto, cpu, cuda, cuda:1, mps
+        json: one JSON object on standard output; what cannot be measured is null
+    """
+    from maskwise.evaluate.validation import compare, limited, validation
+    from maskwise.model import load
+
+    settings, judged = limited(max_dets), load(model, device=device)
+    source, categories, shown = _opened(data, split, _run(recipe, model, data), count)
+    comparison, failures = compare(
+        judged, source, categories, data=shown, batch=batch, workers=workers, watched=_watched
+    )
+    found = validation(comparison, settings)
+    for failure in failures:
+        print(f"left out: {failure}", file=sys.stderr)
+    if json:
+        print_json({**found.to_json(), "model": model, "left_out": [failure.path for failure in failures]})
+    else:
+        show(found, Terminal(width=None if sys.stdout.isatty() else 1000))
+    return INCOMPLETE if failures else 0
+
+
+class _Judged(NamedTuple):
+    source: "Source"
+    categories: "Categories"
+    shown: str
+
+
+def _run(recipe: str | None, model: str, data: str | None) -> "Run[Any] | None":
+    """What is asked for by its name, else the run that trained the model, where its folder is at hand."""
+    from maskwise.recipes.chosen import RUN_FILE, chosen, needs_data, saved
+    from maskwise.recipes.table import RECIPES
+
+    if recipe is not None:
+        return chosen(recipe, data=data if recipe in RECIPES and needs_data(RECIPES[recipe]) else None)
+    folder = Path(model) if Path(model).is_dir() else Path(model).parent.parent
+    return saved(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else None
+
+
+def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: int | None) -> _Judged:
+    """The data that is named, else what the run is judged by."""
+    from maskwise.data.scenes import Scenes
+    from maskwise.recipes.run import Files, Synthetic
+
+    known = None if run is None else run.data.source
+    if data == SCENES and not Path(SCENES).exists():
+        source = known if isinstance(known, Synthetic) else Synthetic(scenes=Scenes())
+    elif data is None:
+        source = known
+    else:
+        source = Files(path=data, format=known.format if isinstance(known, Files) else None, val=None)
+    if source is None:
+        raise ValueError("nothing to judge by: say --data PATH, --data scenes, or --recipe RECIPE")
+    if isinstance(source, Synthetic):
+        return _scenes(source, count, split)
+    return _files(source, count, split)
+
+
+def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judged:
+    from maskwise.recipes.sources import FIRST_TEST_SCENE
+
+    if split is not None:
+        raise ValueError(f"scenes have no split {split!r}")
+    count = SCENES_BY_DEFAULT if count is None else count
+    samples = source.scenes.samples(count, start=FIRST_TEST_SCENE)
+    return _Judged(samples, source.scenes.categories, f"{count} scenes")
+
+
+def _files(source: "Files", count: int | None, split: str | None) -> _Judged:
+    from maskwise.data.source import FileSource
+    from maskwise.recipes.sources import opened_split
+
+    if count is not None:
+        raise ValueError("--count is for scenes; files are all judged")
+    opened = opened_split(source, split or source.val)
+    return _Judged(FileSource(opened), opened.categories, f"{source.path} {opened.split}".rstrip())
+
+
+def _watched(batches: "Iterable[Batch]", total: int) -> "Iterator[Batch]":
+    """A bar on a terminal, elsewhere a line for each tenth."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(batches, "judging", total, console=console)
+        return
+    for i, batch in enumerate(batches, 1):
+        yield batch
+        if i * 10 // total > (i - 1) * 10 // total:
+            print(f"judged {i} of {total} batches", file=sys.stderr)
+
+
+def show(found: "Validation", console: Terminal) -> None:
+    """Tables for people; what cannot be measured is a dash."""
+    masks = found.masks
+    head = f"{masks.images} images, {masks.ground_truths} objects, at most {masks.max_dets[-1]} detections of a class"
+    console.print(f"{masks.policy} {masks.data}: {head}", highlight=False, markup=False)
+    parts = {"boxes": found.boxes, "masks": masks} | ({"keypoints": found.keypoints} if found.keypoints else {})
+    console.print(grid([{"": name, **report.numbers} for name, report in parts.items()]))
+    console.print(grid([{"quality": name, "": value} for name, value in found.ranking().items()]))
+    console.print(grid([{"class": row.name, "objects": row.ground_truths, **row.numbers} for row in masks.classes]))
