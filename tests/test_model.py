@@ -1,9 +1,12 @@
+import json
 from dataclasses import replace
 
+import bright
 import numpy as np
 import pytest
 import tiny_method
 import torch
+import yaml
 
 import maskwise
 from maskwise import checkpoint
@@ -12,6 +15,7 @@ from maskwise.checkpoint import About
 from maskwise.data.scenes import Scenes
 from maskwise.methods import METHODS
 from maskwise.model import load
+from maskwise.models import published
 from maskwise.train import train
 
 SMALL = {"num_classes": 8, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0, "max_instances": 10}
@@ -105,3 +109,86 @@ def test_what_does_not_fit_the_weights_is_refused(change, complaint, written, tm
 def test_a_device_that_is_not_there_is_refused(written):
     with pytest.raises(ValueError, match="device 'warp' cannot be used"):
         load(written, device="warp")
+
+
+# Folders
+
+
+def test_a_model_is_saved_and_loaded_to_the_bit(written, tmp_path):
+    model = load(written, device="cpu")
+    again = load(model.save(tmp_path / "saved"), device="cpu")
+    assert again.about == model.about
+    assert again.view == model.view
+    state = model.module.state_dict()
+    assert all(torch.equal(v, state[k]) and v.dtype == state[k].dtype for k, v in again.module.state_dict().items())
+    pixels = Scenes(size=(96, 128)).scene(0).pixels
+    first, second = (m.predict(pixels, min_score=0.0) for m in (model, again))
+    assert bright.same(first.instances, second.instances)
+    assert {p.name for p in (tmp_path / "saved").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_the_folder_is_what_model_hubs_expect(written, tmp_path):
+    model = load(written, device="cpu")
+    folder = model.save(tmp_path, half=True)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["id2label"]["2"] == "c"
+    assert config["label2id"]["c"] == 2
+    card = (folder / "README.md").read_text()
+    assert yaml.safe_load(card.split("---")[1])["library_name"] == "maskwise"
+    assert (folder / "model.safetensors").stat().st_size < 0.6 * written.stat().st_size
+    assert load(folder / "model.safetensors", device="cpu").categories == CATEGORIES
+    assert load(folder, device="cpu").name == str(folder)
+
+
+def test_a_card_that_was_written_by_hand_stays(written, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    load(written, device="cpu").save(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def edited(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["maskwise"] |= changes
+    path.write_text(json.dumps(config))
+
+
+def test_options_in_the_configuration_may_be_edited(written, tmp_path):
+    folder = load(written, device="cpu").save(tmp_path)
+    edited(folder, config=SMALL | {"max_instances": 3})
+    pixels = Scenes(size=(96, 128)).scene(0).pixels
+    assert len(load(folder, device="cpu").instances([pixels])[0]) == 3
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"maskwise": 3}', b'{"maskwise": {"format": 99}}'])
+def test_a_broken_configuration_is_refused(content, written, tmp_path):
+    folder = load(written, device="cpu").save(tmp_path)
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json: "):
+        load(folder, device="cpu")
+
+
+def test_a_configuration_of_another_model_is_refused(written, tmp_path):
+    folder = load(written, device="cpu").save(tmp_path)
+    edited(folder, method="mask_rcnn")
+    with pytest.raises(ValueError, match="another method or other categories"):
+        load(folder, device="cpu")
+
+
+def test_how_large_a_picture_is_seen(written):
+    model = load(written, device="cpu")
+    assert model.seen((96, 128)) == (64, 85)
+    assert model.seen((96, 128)) == tuple(model._prepared(np.zeros((96, 128, 3), np.uint8)).shape[1:])
+
+
+def test_a_model_on_another_device_leaves_the_first_where_it_is(written):
+    model = load(written, device="cpu")
+    moved = model.on(torch.device("meta"))
+    assert moved.device.type == "meta"
+    assert {p.device.type for p in model.module.parameters()} == {"cpu"}
+
+
+def test_a_name_that_is_published_is_found(written, tmp_path, monkeypatch):
+    folder = load(written, device="cpu").save(tmp_path / "package" / "cells")
+    monkeypatch.setitem(published.PUBLISHED, "cells", published.Published(title="", licence="", at=folder))
+    assert maskwise.load("cells", device="cpu").name == "cells"

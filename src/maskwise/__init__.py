@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskwise.masks import Masks as Masks
     from maskwise.model import Model as Model
     from maskwise.model import load as load
+    from maskwise.predict import Result as Result
     from maskwise.structures import Images as Images
     from maskwise.structures import Instances as Instances
     from maskwise.structures import Targets as Targets
@@ -28,6 +29,7 @@ _HOME = {
     "Instances": "maskwise.structures",
     "Masks": "maskwise.masks",
     "Model": "maskwise.model",
+    "Result": "maskwise.predict",
     "Scenes": "maskwise.data.scenes",
     "Targets": "maskwise.structures",
     "load": "maskwise.model",

@@ -3,15 +3,15 @@
 Nothing that a model file or folder holds is ever executed. See docs/predict.md.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
 
@@ -19,17 +19,27 @@ from maskwise import checkpoint
 from maskwise.categories import Categories
 from maskwise.checkpoint import About
 from maskwise.data.sample import Sample
-from maskwise.data.transforms import compose
+from maskwise.data.transforms import Resize, compose, fitted
 from maskwise.methods import METHODS, Entry, Method
+from maskwise.models import folder
 from maskwise.models.published import find
+from maskwise.predict import Options, Result, Source, predict
+from maskwise.predictions.pictures import Given, Picture
 from maskwise.recipes.run import Change
 from maskwise.recipes.stored import from_json, refuse_unknown
+from maskwise.rle import Size
 from maskwise.structures import Images, Instances, Targets
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-"""Of a model's folder, as model hubs have it."""
 
-Picture = UInt8[np.ndarray, "_ _ 3"]
+class Wishes(TypedDict, total=False):
+    """`predict.Options`, by name."""
+
+    min_score: float
+    min_quality: float
+    classes: tuple[str, ...] | None
+    batch: int | Literal["auto"]
+    tile: int | Literal["auto"] | None
+    max_pixels: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +71,41 @@ class Model:
             found = cast(Method, self.module).predict(images.to(self.device))
         return [instances.to("cpu") for instances in found]
 
+    @overload
+    def predict(self, source: list[Given] | tuple[Given, ...], **options: Unpack[Wishes]) -> list[Result]: ...
+
+    @overload
+    def predict(self, source: bytes | np.ndarray | Tensor | Image.Image, **options: Unpack[Wishes]) -> Result: ...
+
+    @overload
+    def predict(self, source: str | Path, **options: Unpack[Wishes]) -> Any: ...
+
+    @overload
+    def predict(self, source: Iterable[Given], **options: Unpack[Wishes]) -> Iterator[Result]: ...
+
+    def predict(self, source: Source, **options: Unpack[Wishes]) -> Result | list[Result] | Iterator[Result]:
+        """One result for one picture, a list for a list, a stream for a folder, a pattern, a video or an iterator.
+
+        A picture is a file, its bytes, an array, a tensor or a picture of Pillow. The options are those of
+        `predict.Options`: min_score, min_quality, classes, batch, tile, max_pixels.
+        """
+        return predict(self, source, Options(**options))
+
+    def seen(self, size: Size) -> Size:
+        """How large a picture of that height and width is under the view."""
+        for step in self.view:
+            if isinstance(step, Resize):
+                size = fitted(size, short=step.short, long=step.long)
+        return size
+
+    def on(self, device: torch.device) -> "Model":
+        """The same on another device; this one stays where it is."""
+        return replace(self, module=copy.deepcopy(self.module).to(device), device=device)
+
+    def save(self, to: Path | str, *, half: bool = False) -> Path:
+        """The folder that `load` takes and model hubs show; with `half`, weights of 16 bits, which are rounded."""
+        return folder.write(Path(to), self.module.state_dict(), self.about, half=half)
+
     def _prepared(self, picture: Picture) -> Tensor:
         """RGB in 0..1 under the view; this is how training judges, so that both give the same numbers."""
         size = (picture.shape[0], picture.shape[1])
@@ -72,7 +117,7 @@ class Model:
 def load(source: str | Path = "nuclei", *, device: str = "auto", methods: Mapping[str, Entry] = METHODS) -> Model:
     """A model by its file, its folder, the folder of the run that trained it, an address or a published name."""
     path = find(source)
-    weights, about = _read_folder(path) if path.is_dir() else checkpoint.read_model(path)
+    weights, about = folder.read(path)
     try:
         return _built(str(source), weights, about, device, methods)
     except ValueError as error:
@@ -106,32 +151,3 @@ def _config(entry: Entry, about: About) -> Any:
     """The method's options. ImageNet weights are not looked for: all weights are here."""
     config = from_json(entry.config, dict(about.config), "config")
     return replace(config, weights=None) if any(f.name == "weights" for f in fields(config)) else config
-
-
-# Folders
-
-
-def _read_folder(folder: Path) -> tuple[dict[str, Tensor], About]:
-    if (file := folder / WEIGHTS).is_file():
-        weights, about = checkpoint.read_model(file)
-        return weights, _configured(folder / CONFIG, about)
-    trained = [folder / "weights" / f"{name}.safetensors" for name in ("best", "last")]
-    for path in trained:
-        if path.is_file():
-            return checkpoint.read_model(path)
-    raise ValueError(
-        f"{folder}: no model here: neither {WEIGHTS} nor, as in the folder of a run, weights/best.safetensors"
-    )
-
-
-def _configured(path: Path, about: About) -> About:
-    """What `config.json` says, which may be edited; classes and method are those of the weights."""
-    if not path.is_file():
-        return about
-    try:
-        stored = About.from_json(json.loads(path.read_bytes())["maskwise"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if (stored.method, stored.categories) != (about.method, about.categories):
-        raise ValueError(f"{path}: another method or other categories than the weights beside it have")
-    return stored

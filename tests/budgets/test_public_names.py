@@ -12,6 +12,7 @@ PUBLIC = [
     "Instances",
     "Masks",
     "Model",
+    "Result",
     "Scenes",
     "Targets",
     "__version__",

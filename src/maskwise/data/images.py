@@ -293,7 +293,7 @@ def _to_rgb(picture: "Image.Image", raw_mode: str, background: tuple[int, int, i
         case "1" | "L":
             rgb = _pixels(picture.convert("RGB"))
         case "I" | "F" | "I;16" | "I;16L" | "I;16B" | "I;16N":
-            rgb = np.repeat(_to_bytes(np.asarray(picture))[..., None], 3, axis=2)
+            rgb = np.repeat(to_bytes(np.asarray(picture))[..., None], 3, axis=2)
         case mode:
             raise Refused(f"pixels of kind {mode} are not supported")
     if (key := picture.info.get("transparency")) is not None:
@@ -327,7 +327,7 @@ def _pixels(picture: "Image.Image") -> UInt8[np.ndarray, "h w 3"]:
     return out
 
 
-def _to_bytes(values: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+def to_bytes(values: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """Scale numbers of more than 8 bits by the rule at the top of this file."""
     low, high = _range(values)
     scale = 255 / (high - low) if high > low else 0.0

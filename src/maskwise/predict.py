@@ -1,0 +1,334 @@
+"""Prediction: from anything that is a picture to a `Result`, one by one or as a stream that holds a few at a time."""
+
+import base64
+import html
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskwise.categories import Categories
+from maskwise.data.dataset import Id, Item
+from maskwise.data.formats import coco_results, measurements
+from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
+from maskwise.draw import overlay
+from maskwise.predictions import formats, memory
+from maskwise.predictions.finder import Finder, Placed
+from maskwise.predictions.formats import Save
+from maskwise.predictions.pictures import Asked, Given, Picture
+from maskwise.predictions.sources import is_several, named
+from maskwise.predictions.tiles import in_tiles
+from maskwise.rle import Size
+from maskwise.structures import Instances
+
+ON_ACCELERATOR = 8
+"""Pictures in a batch there; on a CPU a batch is no quicker than one after another."""
+SHOWN = 960
+"""Longest side of the picture in a notebook."""
+ROWS = 8
+"""Instances listed in a notebook."""
+
+Source: TypeAlias = Given | Iterable[Given]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What was found in one picture."""
+
+    name: str
+    """Of the file, below the folder that was asked for."""
+    instances: Instances
+    categories: Categories
+    path: Path | None = None
+    """None: the picture was given as pixels."""
+    given: Picture | None = field(default=None, repr=False)
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        height, width = self.instances.masks.size
+        return height, width
+
+    @property
+    def pixels(self) -> Picture:
+        """RGB; of a file read anew each time, so that a thousand results fit into memory."""
+        if self.given is not None:
+            return self.given
+        assert self.path is not None, "a picture is a file or given"
+        return read_image(self.path, max_pixels=self.max_pixels)
+
+    def __len__(self) -> int:
+        """Instances."""
+        return len(self.instances)
+
+    def item(self, *, image: Path | None = None, link: bool = False, id: Id | None = None) -> Item:
+        """As writers of formats take it; `image` is laid beside the annotations."""
+        return Item(name=self.name, size=self.size, labelled=self.instances, image=image, link=link, id=id)
+
+    def plot(
+        self,
+        *,
+        colours: Literal["instance", "class"] = "instance",
+        fill: float = 0.4,
+        contour: bool = True,
+        labels: bool = True,
+        zoom: int = 1,
+    ) -> Picture:
+        """The picture with the masks laid over it."""
+        found, categories = self.instances, self.categories
+        return overlay(
+            self.pixels, found, categories, colours=colours, fill=fill, contour=contour, labels=labels, zoom=zoom
+        )
+
+    def to_coco(self, *, image_id: Id | None = None) -> list[dict[str, object]]:
+        """Entries of a COCO results file; the name stands for the image id where none is given."""
+        return coco_results.results(self.item(id=self.name if image_id is None else image_id), self.categories)
+
+    def measurements(self, *, pixel_size: float | None = None, unit: str = "um") -> list[dict[str, object]]:
+        """A row an instance: area, perimeter, centroid ... in pixels, or in `unit` where the side of one is known."""
+        names = measurements.header(pixel_size=pixel_size, unit=unit)
+        rows = measurements.measure(self.item(), self.categories, pixel_size=pixel_size)
+        return [dict(zip(names, (*row[:3], *map(_number, row[3:])), strict=True)) for row in rows]
+
+    def save(self, to: Path | str, *, save: str | Sequence[str] = ("overlay", "coco")) -> Path:
+        """An overlay (`a.png`, `a.jpg`), a table (`a.csv`), or a folder with what `save` names."""
+        path = Path(to)
+        match path.suffix.lower():
+            case ".png" | ".jpg" | ".jpeg":
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_image(path, self.plot())
+            case ".csv":
+                measurements.write(path, self.categories, [self.item()])
+            case "":
+                self._save_in(path, formats.chosen(save))
+            case suffix:
+                raise ValueError(f"{path}: a name ending in .png, .jpg or .csv, or a folder, got {suffix}")
+        return path
+
+    def _save_in(self, folder: Path, save: Sequence[Save]) -> None:
+        image = self.path
+        if image is None and formats.NEED_PICTURES.intersection(save):
+            image = formats.write_picture(folder, self.pixels, self.name)
+        item = self.item(image=image)
+        formats.write(folder, self.categories, lambda: [item], save)
+        if "overlay" in save:
+            formats.write_overlay(folder, self.pixels, item, self.categories)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the overlay and the best instances."""
+        shown = Image.fromarray(self.plot())
+        shown.thumbnail((SHOWN, SHOWN))
+        data = BytesIO()
+        shown.save(data, "JPEG", quality=88)
+        picture = base64.b64encode(data.getvalue()).decode()
+        found, name = self.instances, html.escape(self.name)
+        columns = (found.labels, found.scores, found.quality, found.masks.area())
+        rows = "".join(
+            f"<tr><td>{html.escape(self.categories.name(label))}</td><td>{score:.2f}</td><td>{quality:.2f}</td>"
+            f"<td>{area:,}</td></tr>"
+            for label, score, quality, area in list(zip(*(c.tolist() for c in columns), strict=True))[:ROWS]
+        )
+        more = f"<tr><td colspan=4>and {len(self) - ROWS} more</td></tr>" if len(self) > ROWS else ""
+        table = f"<table><tr><th>class<th>score<th>quality<th>area (px)</tr>{rows}{more}</table>" if len(self) else ""
+        return (
+            f'<figure><img src="data:image/jpeg;base64,{picture}" alt="{name}" style="max-width:100%">'
+            f"<figcaption>{name}: {self.size[1]} × {self.size[0]}, {len(self)} instances</figcaption>{table}</figure>"
+        )
+
+
+def _number(value: object) -> object:
+    """Of a cell of a table, where an empty one says that there is none."""
+    if not isinstance(value, str):
+        return value
+    return float(value) if value else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is reported, and how it is gone about."""
+
+    min_score: float = 0.5
+    """Of the class."""
+    min_quality: float = 0.0
+    """Of the mask."""
+    classes: tuple[str, ...] | None = None
+    """None: all."""
+    batch: int | Literal["auto"] = "auto"
+    """Pictures at once; those of one size are looked at together."""
+    tile: int | Literal["auto"] | None = "auto"
+    """Side of the tiles that pictures larger than one are cut into; 'auto': only where they would be shrunk beyond
+    recognition or do not fit; None: never."""
+    max_pixels: int = MAX_PIXELS
+    """Files with more pixels are refused before memory is taken for them."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "min_quality"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
+        for name, least in (("batch", 1), ("tile", 32), ("max_pixels", 1)):
+            if isinstance(value := getattr(self, name), int) and value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A picture without a result."""
+
+    asked: Asked
+    stage: Literal["read", "predict"]
+    error: Exception
+
+
+def predict(finder: Finder, source: Source, options: Options) -> Result | list[Result] | Iterator[Result]:
+    """One result for one picture, a list for a list, else a stream: for a folder, a pattern, a video, an iterator.
+
+    A stream passes over files that cannot be read, with a warning; for the others that is an error.
+    """
+    if isinstance(source, str | Path) and is_several(source):
+        return _stream(finder, named([source], max_pixels=options.max_pixels), options)
+    if isinstance(source, str | Path | bytes | np.ndarray | torch.Tensor | Image.Image):
+        return next(_all(finder, [Asked.of(source, name="picture.png", max_pixels=options.max_pixels)], options))
+    if isinstance(source, list | tuple):
+        return list(_all(finder, _numbered(source, options.max_pixels), options))
+    return _stream(finder, _numbered(source, options.max_pixels), options)
+
+
+def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result | Failed]:
+    """In order. While some pictures are looked at, the next ones are read."""
+    answer = partial(_answers, finder, options, keeper(finder.categories, options))
+    size = _batch(finder, options)
+    with ThreadPoolExecutor(1) as reader:
+        waiting: Future[list[tuple[Asked, Picture | ImageReadError]]] | None = None
+        for chunk in _chunks(asked, size):
+            coming = reader.submit(_read, chunk)
+            if waiting is not None:
+                yield from answer(waiting.result())
+            waiting = coming
+        if waiting is not None:
+            yield from answer(waiting.result())
+
+
+def keeper(categories: Categories, options: Options) -> memory.Keep:
+    """What is left of what was found: what scores enough, of the classes wanted, and has pixels."""
+    labels = None if options.classes is None else torch.tensor([categories.label_of(name) for name in options.classes])
+
+    def keep(found: Instances) -> Instances:
+        good = (found.scores >= options.min_score) & (found.quality >= options.min_quality)
+        if labels is not None:
+            good &= torch.isin(found.labels, labels)
+        good &= found.masks.area() > 0
+        return found[torch.where(good)[0]]
+
+    return keep
+
+
+def _numbered(given: Iterable[Given], max_pixels: int) -> Iterator[Asked]:
+    return (Asked.of(one, name=f"{i:06d}.png", max_pixels=max_pixels) for i, one in enumerate(given))
+
+
+def _all(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result]:
+    for outcome in outcomes(finder, asked, options):
+        if isinstance(outcome, Failed):
+            raise outcome.error
+        yield outcome
+
+
+def _stream(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result]:
+    for outcome in outcomes(finder, asked, options):
+        if isinstance(outcome, Failed):
+            log.warning("passed over %s: %s", outcome.asked.name, outcome.error)
+        else:
+            yield outcome
+
+
+def _batch(finder: Finder, options: Options) -> int:
+    if options.batch != "auto":
+        return options.batch
+    return ON_ACCELERATOR if isinstance(finder, Placed) and finder.device.type != "cpu" else 1
+
+
+def _chunks(asked: Iterable[Asked], size: int) -> Iterator[list[Asked]]:
+    chunk: list[Asked] = []
+    for one in asked:
+        chunk.append(one)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _read(chunk: Sequence[Asked]) -> list[tuple[Asked, Picture | ImageReadError]]:
+    return [(one, _pixels(one)) for one in chunk]
+
+
+def _pixels(asked: Asked) -> Picture | ImageReadError:
+    try:
+        return asked.read()
+    except ImageReadError as error:
+        return error
+
+
+def _answers(
+    finder: Finder,
+    options: Options,
+    keep: Callable[[Instances], Instances],
+    chunk: Sequence[tuple[Asked, Picture | ImageReadError]],
+) -> Iterator[Result | Failed]:
+    """Which pictures are looked at together depends on the chunk alone, so that a resumed run gives the same."""
+    found: dict[int, Instances | Exception] = {}
+    groups: dict[Size, list[int]] = {}
+    for i, (_, pixels) in enumerate(chunk):
+        if not isinstance(pixels, Exception):
+            groups.setdefault((pixels.shape[0], pixels.shape[1]), []).append(i)
+    for size, group in groups.items():
+        pictures = [pixels for i in group if not isinstance(pixels := chunk[i][1], Exception)]
+        found |= dict(zip(group, _found(finder, options, keep, size, pictures), strict=True))
+    for i, (asked, pixels) in enumerate(chunk):
+        if isinstance(pixels, Exception):
+            yield Failed(asked=asked, stage="read", error=pixels)
+        elif isinstance(instances := found[i], Exception):
+            yield Failed(asked=asked, stage="predict", error=instances)
+        else:
+            yield _result(asked, pixels, instances, finder.categories, options)
+
+
+def _result(asked: Asked, pixels: Picture, found: Instances, categories: Categories, options: Options) -> Result:
+    return Result(
+        name=asked.name,
+        instances=found,
+        categories=categories,
+        path=asked.path,
+        given=pixels if asked.path is None else None,
+        max_pixels=options.max_pixels,
+    )
+
+
+def _found(
+    finder: Finder, options: Options, keep: memory.Keep, size: Size, pictures: list[Picture]
+) -> Sequence[Instances | Exception]:
+    """Of pictures of one size. What fits into no memory at all is lost alone."""
+    side = memory.tile_side(finder, size) if options.tile == "auto" else options.tile
+    one = partial(memory.find, finder, keep=keep)
+    try:
+        if side is None or max(size) <= side:
+            return one(pictures)
+        batch = _batch(finder, options)
+        return [in_tiles(picture, one, side=side, batch=batch) for picture in pictures]
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        if len(pictures) == 1:
+            return [error]
+    return [found for picture in pictures for found in _found(finder, options, keep, size, [picture])]

@@ -1,0 +1,33 @@
+"""What finds instances: a `Model`, or anything that can do the same."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from maskwise.categories import Categories
+from maskwise.predictions.pictures import Picture
+from maskwise.rle import Size
+from maskwise.structures import Instances
+
+
+@runtime_checkable
+class Finder(Protocol):
+    """In the coordinates of each picture, on the CPU, nothing left out."""
+
+    @property
+    def categories(self) -> Categories: ...
+
+    def instances(self, pictures: Sequence[Picture], /) -> list[Instances]: ...
+
+
+@runtime_checkable
+class Placed(Finder, Protocol):
+    """One that knows how large it sees a picture, and can move to another device."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def seen(self, size: Size, /) -> Size: ...
+
+    def on(self, device: torch.device, /) -> "Placed": ...

@@ -1,0 +1,126 @@
+"""Whatever a picture may be given as, turned into bytes of RGB by the rules of the one decoder (`data.images`).
+
+A file or its bytes; an array `h w`, `h w 1`, `h w 3` or `h w 4`; a tensor `h w`, `1 h w`, `3 h w` or `4 h w`; a picture
+of Pillow. Bytes are taken as they are, numbers of more bits scaled as those of files, floating point is 0 to 1, and
+what is transparent lies on white.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image, ImageOps
+
+from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, read_image, to_bytes
+
+Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
+Given: TypeAlias = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
+
+SIDES = "expected h w, h w 1, h w 3 or h w 4 (for tensors 1 h w, 3 h w or 4 h w)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A picture that somebody wants to know about; read when its turn comes."""
+
+    name: str
+    """Relative and '/'-separated, unique among those that are asked for together."""
+    read: Callable[[], Picture]
+    path: Path | None = None
+    """None: it is no file."""
+
+    @classmethod
+    def file(cls, path: Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> "Asked":
+        called = name or path.name
+        if Path(called).suffix.lower() not in IMAGE_SUFFIXES:  # of what formats would not take for a picture
+            called += ".png"
+        return cls(name=called, read=partial(read_image, path, max_pixels=max_pixels), path=path)
+
+    @classmethod
+    def of(cls, given: Given, *, name: str, max_pixels: int = MAX_PIXELS) -> "Asked":
+        """`name`: for what has none of its own."""
+        if isinstance(given, str | Path):
+            return cls.file(Path(given), max_pixels=max_pixels)
+        return cls(name=name, read=partial(pixels, given, max_pixels=max_pixels))
+
+
+def pixels(given: Given, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """RGB, upright."""
+    match given:
+        case str() | Path():
+            return read_image(given, max_pixels=max_pixels)
+        case bytes():
+            return read_image(BytesIO(given), max_pixels=max_pixels)
+        case np.ndarray():
+            return _of_array(given)
+        case torch.Tensor():
+            return _of_tensor(given)
+        case Image.Image():
+            return _of_pillow(given)
+    raise TypeError(f"expected a path, bytes, an array, a tensor or a picture of Pillow, got {type(given).__name__}")
+
+
+def _of_array(array: Shaped[np.ndarray, "..."]) -> Picture:
+    if array.ndim == 4:
+        raise ValueError(f"one picture was expected, got an array of shape {array.shape}: give a list of pictures")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"a picture of shape {array.shape}: {SIDES}")
+    if not array.size:
+        raise ValueError(f"a picture without pixels, of shape {array.shape}")
+    as_bytes = _scaled(array)
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.repeat(as_bytes.reshape(*array.shape[:2], 1), 3, axis=2)
+    return _over_white(as_bytes) if array.shape[2] == 4 else as_bytes
+
+
+def _of_tensor(tensor: Shaped[torch.Tensor, "..."]) -> Picture:
+    if tensor.ndim == 3 and tensor.shape[0] not in (1, 3, 4):
+        raise ValueError(f"a picture of shape {tuple(tensor.shape)}: {SIDES}")
+    plain = tensor.detach().cpu()
+    plain = plain.float() if plain.dtype == torch.bfloat16 else plain  # which numpy lacks
+    return _of_array((plain.permute(1, 2, 0) if plain.ndim == 3 else plain).numpy())
+
+
+def _of_pillow(picture: Image.Image) -> Picture:
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode in ("I", "F", "I;16", "I;16L", "I;16B", "I;16N"):
+            return _of_numbers(np.asarray(upright))
+        if upright.mode.endswith(("A", "a")) or "transparency" in upright.info:
+            return _over_white(np.asarray(upright.convert("RGBA")))
+        return np.array(upright.convert("RGB"))
+    except Exception as error:  # decoders raise some fifteen kinds; see `data.images`
+        raise ImageReadError(getattr(picture, "filename", "") or "<Pillow picture>", str(error)) from error
+
+
+def _of_numbers(values: Shaped[np.ndarray, "h w"]) -> Picture:
+    return np.repeat(to_bytes(values)[..., None], 3, axis=2)
+
+
+def _scaled(array: Shaped[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
+    """All channels by one scale."""
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if array.dtype.kind in "iu":
+        return to_bytes(array.reshape(len(array), -1)).reshape(array.shape)
+    if array.dtype.kind != "f":
+        raise ValueError(f"pixels of type {array.dtype}: expected bytes, whole numbers or numbers from 0 to 1")
+    return _of_floats(array)
+
+
+def _of_floats(array: Float[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # of which NaN is neither
+        raise ValueError(f"floating point pixels must be from 0 to 1, these are from {low:g} to {high:g}")
+    return np.rint(array * 255).astype(np.uint8)
+
+
+def _over_white(rgba: UInt8[np.ndarray, "h w 4"]) -> Picture:
+    colour, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)

@@ -1,0 +1,134 @@
+"""Pictures by what names them: files, folders, patterns, videos. Nothing is read before its turn comes."""
+
+import glob
+import importlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
+from maskwise.predictions.pictures import Asked, Picture
+
+if TYPE_CHECKING:
+    import av
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts"})
+
+log = logging.getLogger(__name__)
+
+
+def is_several(source: str | Path) -> bool:
+    """Whether it names more than one picture, however many those turn out to be."""
+    path = Path(source)
+    if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
+        return True
+    return glob.has_magic(str(source)) and not path.exists()
+
+
+def named(sources: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
+    """The pictures of all sources, each file once. Names are relative to the folder that is common to all."""
+    groups = [_files(str(source)) for source in sources]
+    home = _common([top for top, _ in groups])
+    taken: dict[str, str] = {}
+    for path in dict.fromkeys(path for _, files in groups for path in files):
+        name = _free(_relative(path, home), taken)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            yield from _frames(path, name, max_pixels)
+        else:
+            yield Asked.file(path, name=name, max_pixels=max_pixels)
+
+
+def _files(source: str) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the files in order."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, _some(source, list_images(path))
+    if not path.exists() and glob.has_magic(source):
+        fixed = Path(*_before_magic(path.parts)) if path.parts else Path()
+        found = sorted(Path(p) for p in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (knows no absolute patterns)
+        kinds = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+        return fixed, _some(source, [p for p in found if p.is_file() and p.suffix.lower() in kinds])
+    return path.parent, [path]
+
+
+def _some(source: str, found: list[Path]) -> list[Path]:
+    if not found:
+        raise ValueError(f"{source}: no pictures there")
+    return found
+
+
+def _before_magic(parts: tuple[str, ...]) -> list[str]:
+    first = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return list(parts[:first])
+
+
+def _common(tops: list[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath([_absolute(top) for top in tops]))
+    except ValueError:  # none, or on several drives
+        return Path()
+
+
+def _relative(path: Path, home: Path) -> str:
+    whole = _absolute(path)
+    return (whole.relative_to(home) if whole.is_relative_to(home) else Path(*whole.parts[1:])).as_posix()
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` would follow links out of the folder)
+
+
+def _free(name: str, taken: dict[str, str]) -> str:
+    """a.png after a.jpg becomes a_png.png: most formats call annotations by what comes before the dot."""
+    path = PurePosixPath(name)
+    first = taken.get(_key(path))
+    while _key(path) in taken:
+        path = path.with_name(f"{path.stem}_{path.suffix[1:] or 'picture'}{path.suffix}")
+    if first is not None:
+        log.info("%s is written as %s: there is %s, too", name, path, first)
+    taken[_key(path)] = name
+    return path.as_posix()
+
+
+def _key(path: PurePosixPath) -> str:
+    return path.with_suffix("").as_posix().lower()
+
+
+# Videos
+
+
+def _frames(path: Path, name: str, max_pixels: int) -> Iterator[Asked]:
+    """Each frame as a picture of its own, called by its number from 0; one that cannot be decoded is the last."""
+    av = _av(path)
+    stem, number = PurePosixPath(name).with_suffix("").as_posix(), 0
+    try:
+        with av.open(path) as video:
+            for frame in video.decode(video=0):
+                yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_rgb, path, frame, max_pixels))
+                number += 1
+    except (av.FFmpegError, OSError, IndexError) as error:  # the last: there is no picture in it, only sound
+        yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_refuse, path, f"frame {number}: {error}"))
+
+
+def _av(path: Path) -> ModuleType:
+    try:
+        return importlib.import_module("av")
+    except ImportError:
+        raise ValueError(f"{path} is a video, which needs: pip install 'maskwise[video]'") from None
+
+
+def _rgb(path: Path, frame: "av.VideoFrame", max_pixels: int) -> Picture:
+    """Upright, as phones film lying on their side."""
+    if frame.width * frame.height > max_pixels:
+        _refuse(path, f"frames of {frame.width} x {frame.height} pixels, {max_pixels:,} are allowed")
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+
+
+def _refuse(path: Path, reason: str) -> Picture:
+    raise ImageReadError(str(path), reason)

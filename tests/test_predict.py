@@ -1,0 +1,220 @@
+import csv
+import json
+import types
+
+import numpy as np
+import pytest
+import torch
+from bright import NAMES, Bright, found, picture, same
+from PIL import Image
+
+import maskwise
+from maskwise.data.images import ImageReadError, write_image
+from maskwise.data.open import open_data
+from maskwise.predict import Failed, Options, Result, outcomes, predict
+
+SPOTS = [(5, 5, 20, 15), (30, 10, 44, 30), (2, 30, 3, 31)]
+PIXELS = picture((40, 50), *SPOTS)
+ALL = Options(min_score=0.0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of two sizes in two folders, and a file that is none."""
+    for i in range(5):
+        path = tmp_path / "in" / ("deep" if i % 2 else "") / f"päge {i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, picture((40 + 8 * (i % 2), 50), *SPOTS[: i + 1]))
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    return tmp_path / "in"
+
+
+def test_one_picture_one_result_however_it_is_given(tmp_path):
+    path = tmp_path / "a.png"
+    write_image(path, PIXELS)
+    tensor = torch.from_numpy(PIXELS).permute(2, 0, 1)
+    for given in (path, str(path), path.read_bytes(), PIXELS, tensor, Image.fromarray(PIXELS)):
+        result = predict(Bright(), given, ALL)
+        assert isinstance(result, Result)
+        assert same(result.instances, found(PIXELS))
+        assert result.size == (40, 50)
+        np.testing.assert_array_equal(result.pixels, PIXELS)
+    assert result.path is None
+    assert predict(Bright(), path, ALL).path == path
+
+
+def test_a_list_gives_a_list_in_its_order():
+    several = [picture((20, 20 + i % 2), (1, 1, 4 + i, 5)) for i in range(5)]
+    finder = Bright()
+    results = predict(finder, several, Options(batch=4))
+    assert isinstance(results, list)
+    assert all(same(r.instances, found(p)) for r, p in zip(results, several, strict=True))
+    assert finder.calls == [[(20, 20)] * 2, [(20, 21)] * 2, [(20, 20)]]
+    assert predict(Bright(), [], ALL) == []
+
+
+def test_a_folder_a_pattern_and_an_iterator_are_streams(folder, caplog):
+    for source, count in [
+        (folder, 5),
+        (str(folder / "*.png"), 3),
+        (str(folder / "**" / "p*.png"), 5),
+        (iter([PIXELS]), 1),
+    ]:
+        stream = predict(Bright(), source, ALL)
+        assert isinstance(stream, types.GeneratorType)
+        assert len(list(stream)) == count
+    assert "passed over broken.png: cannot read" in caplog.text
+    names = [r.name for r in predict(Bright(), folder, ALL)]
+    assert names == ["deep/päge 1.png", "deep/päge 3.png", "päge 0.png", "päge 2.png", "päge 4.png"]
+
+
+def test_a_stream_holds_only_a_few_pictures():
+    made = []
+
+    def endless():
+        while True:
+            made.append(1)
+            yield PIXELS
+
+    stream = predict(Bright(), endless(), Options(batch=2))
+    for _ in range(6):
+        next(stream)
+    assert len(made) <= 6 + 2 * 2
+    stream.close()
+
+
+def test_what_cannot_be_read_is_an_error_in_a_list(folder):
+    with pytest.raises(ImageReadError, match=r"broken\.png"):
+        predict(Bright(), [folder / "broken.png", PIXELS], ALL)
+    with pytest.raises(ImageReadError, match="no such file"):
+        predict(Bright(), folder / "none.png", ALL)
+    with pytest.raises(ValueError, match="no pictures there"):
+        next(predict(Bright(), str(folder / "*.tif"), ALL))
+
+
+def test_only_what_is_good_enough_is_reported():
+    pixels = (
+        PIXELS
+        + picture((40, 50), (40, 35, 45, 39), colour=(70, 20, 0))
+        + picture((40, 50), (25, 35, 30, 39), colour=(0, 0, 99))
+    )
+    assert len(predict(Bright(), pixels, ALL)) == 5
+    assert len(predict(Bright(), pixels, Options())) == 3
+    assert len(predict(Bright(), pixels, Options(min_score=0, min_quality=0.1))) == 3
+    blobs = predict(Bright(), pixels, Options(min_score=0, classes=("blob",)))
+    assert blobs.instances.labels.tolist() == [1]
+    with pytest.raises(ValueError, match="unknown category 'blot'"):
+        predict(Bright(), pixels, Options(classes=("blot",)))
+
+
+@pytest.mark.parametrize(
+    "options", [{"min_score": 1.5}, {"min_quality": -1}, {"batch": 0}, {"tile": 3}, {"max_pixels": 0}]
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: expected"):
+        Options(**options)
+
+
+def test_large_pictures_are_cut_into_tiles():
+    pixels = picture((300, 700), (120, 100, 380, 200), (600, 5, 690, 20))
+    finder = Bright()
+    assert same(predict(finder, pixels, Options(tile=128)).instances, found(pixels))
+    assert max(max(size) for call in finder.calls for size in call) == 128
+    finder.calls.clear()
+    predict(finder, pixels, Options(tile=None))
+    assert finder.calls == [[(300, 700)]]
+
+
+def test_what_fits_into_no_memory_is_lost_alone():
+    finder = Bright(most=60 * 60)
+    pictures = [picture((50, 50)), picture((100, 50)), picture((50, 50), (3, 3, 9, 9))]
+    got = list(outcomes(finder, _asked(pictures), Options(batch=3)))
+    assert [type(one) for one in got] == [Result, Failed, Result]
+    assert got[1].stage == "predict"
+    assert len(got[2]) == 1
+
+
+def _asked(pictures):
+    from maskwise.predictions.pictures import Asked
+
+    return [Asked.of(p, name=f"{i}.png") for i, p in enumerate(pictures)]
+
+
+def test_files_with_too_many_pixels_are_refused_before_they_are_decoded(folder):
+    with pytest.raises(ImageReadError, match="too many pixels"):
+        predict(Bright(), folder / "päge 0.png", Options(max_pixels=100))
+
+
+# Results
+
+
+@pytest.fixture
+def result(tmp_path):
+    write_image(tmp_path / "a.png", PIXELS)
+    return predict(Bright(), tmp_path / "a.png", ALL)
+
+
+def test_a_result_can_be_looked_at(result):
+    shown = result.plot(labels=False)
+    assert shown.shape == (40, 50, 3)
+    assert (shown != PIXELS).any()
+    page = result._repr_html_()
+    assert page.count("<tr>") == 1 + len(result)
+    assert 'src="data:image/jpeg;base64,' in page
+
+
+def test_what_a_notebook_shows_is_escaped(tmp_path):
+    write_image(tmp_path / "a<b>.png", PIXELS)
+    page = predict(Bright(), tmp_path / "a<b>.png", ALL)._repr_html_()
+    assert "a<b>" not in page
+    assert "a&lt;b&gt;.png" in page
+
+
+def test_a_result_is_measured(result):
+    rows = result.measurements()
+    assert [row["category"] for row in rows] == ["spot"] * 3
+    assert [row["area_px2"] for row in rows] == result.instances.masks.area().tolist()
+    assert result.measurements(pixel_size=0.5)[0]["area_um2"] == rows[0]["area_px2"] / 4
+
+
+def test_a_result_as_coco(result):
+    entries = result.to_coco(image_id=12)
+    assert [e["image_id"] for e in entries] == [12] * 3
+    assert {e["category_id"] for e in entries} == {7}
+    assert [e["segmentation"] for e in entries] == result.instances.masks.rle()
+    assert result.to_coco()[0]["image_id"] == "a.png"
+
+
+@pytest.mark.parametrize("given", ["file", "array"])
+def test_a_result_is_saved_and_read_back(given, result, tmp_path):
+    result = result if given == "file" else predict(Bright(), PIXELS, ALL)
+    out = result.save(tmp_path / "out", save=("overlay", "coco", "labelme", "yolo", "png", "csv"))
+    for format in ("coco", "labelme", "yolo", "png"):
+        [record] = open_data(out / format)
+        read = record.labelled()
+        assert {m["counts"] for m in read.targets.masks.rle()} == {m["counts"] for m in result.instances.masks.rle()}, (
+            format
+        )
+        assert record.path.exists()
+    assert (out / "overlay" / result.name).is_file()
+    with (out / "csv" / "measurements.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 3
+
+
+def test_a_result_as_one_file(result, tmp_path):
+    assert maskwise.read_image(result.save(tmp_path / "deep" / "a.jpg")).shape == (40, 50, 3)
+    assert result.save(tmp_path / "a.csv").read_text().startswith("image,id,category,area_px2")
+    with pytest.raises(ValueError, match=r"ending in \.png, \.jpg or \.csv, or a folder, got \.tif"):
+        result.save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="unknown format 'cocoa'; did you mean 'coco'"):
+        result.save(tmp_path / "out", save=("cocoa",))
+
+
+def test_nothing_found_is_a_result_like_any_other(tmp_path):
+    result = predict(Bright(), np.zeros((1, 1, 3), np.uint8), ALL)
+    assert len(result) == 0
+    assert "<table>" not in result._repr_html_()
+    out = result.save(tmp_path / "out", save=("overlay", "coco", "labelme", "yolo", "png", "csv"))
+    assert len(open_data(out / "coco")[0].labelled().targets) == 0
+    assert json.loads((out / "coco" / "predictions.json").read_text())["annotations"] == []
+    assert result.categories == NAMES
