@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -194,7 +194,7 @@ def _stages(network: nn.Module) -> dict[int, nn.ModuleList]:
     return stages
 
 
-def _start(name: Name, norm: Norm) -> dict[str, bool]:
+def _start(name: Name, norm: Norm) -> dict[str, Any]:
     """timm starts the last norm of a residual block at zero. A frozen one stayed there: the block would be dead."""
     return {"zero_init_last": norm != "frozen"} if name.startswith("resne") else {}
 

@@ -94,6 +94,19 @@ def test_a_perfect_quality_reaches_the_oracle(data_set):
     assert numbers["AP_oracle"] > numbers["AP_by_score"]
 
 
+@pytest.mark.parametrize(("predicted", "ap"), [(0.5, 1.0), (0.9, 0.5)])
+def test_the_oracle_leaves_what_hits_nothing_where_it_was_ranked(rle, predicted, ap):
+    """A mask on nothing with class score .9, and after it one that is right with .5."""
+    truth, results = scene(rle, [50, 50], labels=[1, 1])
+    right, wrong = results
+    wrong |= {"segmentation": rle(np.arange(100)[None] >= 60), "class_score": 0.9, "quality": predicted}
+    wrong |= {"score": 0.9 * predicted}
+    right |= {"class_score": 0.5, "quality": 0.2, "score": 0.1}
+    numbers = quality(compare(truth, results)).numbers
+    assert numbers["AP_oracle"] == pytest.approx(ap, abs=0.01)
+    assert numbers["AP_by_mask_score"] == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_quality_upside_down_is_seen(data_set):
     truth, results = data_set(4, images=12, crowd=0, ties=False)
     numbers = quality(compare(truth, with_quality(truth, results, lambda iou: 1 - iou))).numbers

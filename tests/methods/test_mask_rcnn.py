@@ -12,6 +12,7 @@ from maskwise.structures import Targets
 VARIANTS = [
     {"variant": "c4", "region_samples": 8, "proposals_test": 8},
     {"variant": "dc5"},
+    {"fpn_from": 4, "anchor_scale": 2.0},
     {"operator": "warp", "reduce": "maximum", "mask_head": "mlp3", "class_agnostic": True},
     {"operator": "pool", "mask_loss": "softmax", "head_norm": "group", "norm": "group"},
     {"quality_input": "multiplied", "quality_classes": "all"},

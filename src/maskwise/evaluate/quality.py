@@ -52,8 +52,9 @@ def quality(
 ) -> Report:
     """Correlations and calibration over detections with a true IoU of at least `min_iou`, and AP under each ranking.
 
-    `AP_oracle` ranks by class score times true IoU: what a perfect quality would reach with the same masks. A
-    correlation with something constant is NaN.
+    `AP_oracle` is the upper bound of Mask Scoring R-CNN's Table 7, what a perfect quality would reach with the same
+    masks: the true IoU in the place of the predicted one where it is above 0. A correlation with something constant is
+    NaN.
     """
     true = [true_iou(pair, of_kind(iou)) for pair in comparison.pairs]
     every = np.concatenate([np.zeros(0), *true])
@@ -146,9 +147,9 @@ def _reranked(comparison: Comparison, ranking: Callable[[Found], np.ndarray]) ->
 
 
 def _with_oracle(comparison: Comparison, true: list[np.ndarray]) -> Comparison:
-    """Class score times true IoU; detections in crowds keep their mask score, as no quality is the right one there."""
+    """Class score times true IoU. What has none, on nothing or in a crowd, keeps its mask score."""
     pairs = (
-        p._replace(found=_ranked_by(p.found, np.where(np.isnan(t), p.found.mask_scores, p.found.scores * t)))
+        p._replace(found=_ranked_by(p.found, np.where(t > 0, p.found.scores * t, p.found.mask_scores)))
         for p, t in zip(comparison.pairs, true, strict=True)
     )
     return replace(comparison, pairs=tuple(pairs))

@@ -39,6 +39,8 @@ class Config:
     num_classes: int
     variant: Literal["fpn", "c4", "dc5"] = "fpn"
     """Features from a pyramid, from C4 with C5 as the head, or from a dilated C5."""
+    fpn_from: Literal[2, 3, 4] = 2
+    """Finest stage of the backbone in the pyramid; 4 in the small network of Mask Scoring R-CNN."""
     backbone: backbones.Name = "resnet50"
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
@@ -312,7 +314,7 @@ def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Ten
 
 def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, nn.Module]:
     """Backbone, what is between it and the heads, and the stage that each region goes through alone."""
-    stages = {"fpn": (2, 3, 4, 5), "c4": (4,), "dc5": (5,)}[cfg.variant]
+    stages = {"fpn": tuple(range(cfg.fpn_from, 6)), "c4": (4,), "dc5": (5,)}[cfg.variant]
     backbone = backbones.build(
         cfg.backbone,
         norm=cfg.norm,

@@ -20,7 +20,7 @@ from maskwise.parts.matching import match, sample
 from maskwise.structures import Targets
 
 Operator = Literal["align", "warp", "pool"]
-"""RoIAlign; RoIWarp, which rounds the region to whole cells first; RoIPool, which rounds its bins too."""
+"""RoIAlign; RoIWarp, which rounds the region to whole cells first; RoIPool, which rounds its bins too, and takes maxima."""
 
 
 POSITIVES = 0.25
@@ -87,7 +87,7 @@ class Pool:
         if self.convention.inclusive:
             flat = boxes.to_inclusive(flat)
         rois = torch.cat([picture, flat], 1).to(levels[0].dtype)
-        if flat.device.type == "cpu" and self.operator != "pool":
+        if flat.device.type == "cpu" and self.operator == "align":
             return self._read_rows(levels[: len(self.strides)], rois, level)
         parts = [torch.where(level == i)[0] for i in range(len(self.strides))]
         found = [self._read(x, rois[at], stride) for x, at, stride in zip(levels, parts, self.strides, strict=False)]
@@ -96,28 +96,49 @@ class Pool:
     def _read(self, x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], stride: int) -> Float[Tensor, "n c s s"]:
         if self.operator == "pool":
             return roi_pool(x, rois, self.size, 1 / stride)
-        if self.operator == "warp":
-            rois = torch.cat([rois[:, :1], (rois[:, 1:] / stride).round() * stride], 1)
-        if self.reduce == "average":
-            return roi_align(x, rois, self.size, 1 / stride, self.convention.sampling, self._aligned)
+        aligned = self.convention.aligned
+        if self.operator == "align" and self.reduce == "average":
+            return roi_align(x, rois, self.size, 1 / stride, self.convention.sampling, aligned)
         # four points a bin, as bins of half the side with one point each
-        return F.max_pool2d(roi_align(x, rois, 2 * self.size, 1 / stride, 1, self._aligned), 2)
+        if self.operator == "warp":
+            points = warp(x, rois, 2 * self.size, stride=stride)
+        else:
+            points = roi_align(x, rois, 2 * self.size, 1 / stride, 1, aligned)
+        return F.max_pool2d(points, 2) if self.reduce == "maximum" else F.avg_pool2d(points, 2)
 
     def _read_rows(
         self, levels: Sequence[Float[Tensor, "b c _ _"]], rois: Float[Tensor, "n 5"], level: Int[Tensor, " n"]
     ) -> Float[Tensor, "n c s s"]:
         """The same on a CPU, where torchvision's operator uses one core and strides through memory."""
         corners = rois[:, 1:] / rois.new_tensor(self.strides)[level, None]
-        if self.operator == "warp":
-            corners = corners.round()
-        grid = partial(align_rows, levels, rois[:, 0].to(torch.int64), level, corners, aligned=self._aligned)
+        picture = rois[:, 0].to(torch.int64)
+        grid = partial(align_rows, levels, picture, level, corners, aligned=self.convention.aligned)
         if self.reduce == "average":
             return grid(size=self.size, sampling=self.convention.sampling)
         return F.max_pool2d(grid(size=2 * self.size, sampling=1), 2)
 
-    @property
-    def _aligned(self) -> bool:
-        return self.convention.aligned and self.operator == "align"
+
+def warp(
+    x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], size: int, *, stride: int, rounded: bool = True
+) -> Float[Tensor, "n c s s"]:
+    """RoIWarp (Dai et al., 2016): features at points of an even grid over each region, with a gradient for the region.
+
+    The corners are rounded to whole cells, and the gradient passes as if they were not.
+    """
+    corners = rois[:, 1:] / stride
+    corners = corners + (corners.round() - corners).detach() if rounded else corners
+    share = (torch.arange(size, device=x.device) + 0.5) / size
+    at = corners[:, None, :2] + share[:, None] * (corners[:, 2:] - corners[:, :2])[:, None]  # n s 2
+    # a whole number is the middle of a cell; grid_sample counts from -1 to 1, from border to border
+    at = (2 * at + 1) / at.new_tensor([x.shape[3], x.shape[2]]) - 1
+    across, down = at.unbind(2)
+    grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)  # n s s 2
+    parts = [torch.where(rois[:, 0] == i)[0] for i in range(len(x))]
+    found = [
+        F.grid_sample(one[None], grid[part].flatten(0, 1)[None], padding_mode="border", align_corners=False)[0]
+        for one, part in zip(x, parts, strict=True)
+    ]
+    return torch.cat(found, 1).unflatten(1, (len(rois), size)).transpose(0, 1)[torch.cat(parts).argsort()]
 
 
 READ_AT_ONCE = 1 << 22
