@@ -53,8 +53,7 @@ def load(cfg: Config, weights: Translated) -> MaskRCNN:
 def _backbone(found: State) -> backbones.Name:
     blocks = tuple(_blocks(found, rf"backbone\.network\.layer{i}") for i in (1, 2, 3))
     last = _blocks(found, r"(?:backbone\.network\.layer4|last_stage)")
-    convolution = _needed(found, "backbone.network.layer1.0.conv2.weight")
-    groups = convolution.shape[0] // convolution.shape[1]
+    groups = _groups(found)
     kind = (*blocks, last), "backbone.network.layer1.0.conv3.weight" in found, groups
     if kind not in RESNETS:
         raise ValueError(
@@ -62,6 +61,12 @@ def _backbone(found: State) -> backbones.Name:
             f"known: {', '.join(RESNETS.values())}"
         )
     return RESNETS[kind]
+
+
+def _groups(found: State) -> int:
+    """Of the 3x3 convolutions."""
+    convolution = _needed(found, "backbone.network.layer1.0.conv2.weight")
+    return convolution.shape[0] // convolution.shape[1]
 
 
 def _blocks(found: State, stage: str) -> int:
@@ -94,3 +99,8 @@ def _needed(found: State, name: str) -> Tensor:
     if name not in found:
         raise ValueError(f"missing weights: {name}; these are not all weights of a detector")
     return found[name]
+
+
+def first_resnet(found: State) -> bool:
+    """Whether these may be He et al.'s weights, which have their stride in the first convolution of a bottleneck."""
+    return "backbone.network.layer1.0.conv3.weight" in found and _groups(found) == 1

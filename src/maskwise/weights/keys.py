@@ -99,7 +99,8 @@ def with_statistics(found: State) -> dict[str, Tensor]:
     result = dict(found)
     for name, value in found.items():
         place, _, last = name.rpartition(".")
-        if last == "bias" and place.startswith(("backbone.", "last_stage.")) and found[f"{place}.weight"].ndim == 1:
+        of_norm = place.startswith(("backbone.", "last_stage.")) and found.get(f"{place}.weight", value[None]).ndim == 1
+        if last == "bias" and of_norm:
             result.setdefault(f"{place}.running_mean", torch.zeros_like(value))
             result.setdefault(f"{place}.running_var", torch.full_like(value, 1 - EPSILON))
     return result
