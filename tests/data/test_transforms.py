@@ -253,6 +253,8 @@ def test_a_sample_refuses_masks_of_another_size():
 GEOMETRIC = [
     transforms.Resize(short=53, long=200),
     transforms.RandomResize(short=(40, 160), long=170),
+    transforms.Enlarge(short=90),
+    transforms.RandomScale(factor=(0.5, 2.0)),
     transforms.ScaleJitter(size=(96, 90), factor=(0.5, 2.0)),
     transforms.RandomCrop(size=(50, 60), keep_one=True),
     transforms.RandomRelativeCrop(share=(0.4, 0.9), keep_one=True),
@@ -299,6 +301,20 @@ def test_sides_are_limited():
 def test_random_sides_reach_both_ends():
     transform, sample = transforms.RandomResize(short=(10, 12), long=None), make_sample(0, everything=False)
     assert {transform(sample, generator(seed)).size[0] for seed in range(40)} == {10, 11, 12}
+
+
+def test_only_small_pictures_are_enlarged():
+    small, large = (make_sample(0, size=size, everything=False) for size in ((20, 30), (40, 31)))
+    assert transforms.Enlarge(short=31)(small).size == (31, 47)
+    assert transforms.Enlarge(short=31)(large) is large
+
+
+def test_scales_are_as_often_larger_as_smaller():
+    transform, sample = transforms.RandomScale(factor=(0.5, 2.0)), make_sample(0, size=(100, 10), everything=False)
+    heights = [transform(sample, generator(seed)).size[0] for seed in range(200)]
+    assert 50 <= min(heights) < 55
+    assert 185 < max(heights) <= 200
+    assert 75 < sum(height > 100 for height in heights) < 125
 
 
 def test_scale_jitter_fits_then_frames_and_stores_the_scale():

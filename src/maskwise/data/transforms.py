@@ -7,7 +7,7 @@ The generator is the only chance: the same one gives the same result, in any pro
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, floor
+from math import ceil, exp, floor, log
 
 import torch
 from torch import Generator
@@ -75,6 +75,35 @@ class RandomResize:
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         short = whole(generator, *self.short)
         return geometry.resize(sample, fitted(sample.size, short=short, long=self.long))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enlarge:
+    """Small pictures to a short side, others as they are: for objects of a few pixels. Draws nothing."""
+
+    short: int = 512
+
+    def __post_init__(self) -> None:
+        _check(self.short >= 1, f"a side of at least 1, got {self.short}")
+
+    def __call__(self, sample: Sample, _: Generator | None = None) -> Sample:
+        if min(sample.size) >= self.short:
+            return sample
+        return geometry.resize(sample, fitted(sample.size, short=self.short))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomScale:
+    """Larger or smaller by a factor between two, by twice as likely as by half."""
+
+    factor: tuple[float, float] = (0.5, 2.0)
+
+    def __post_init__(self) -> None:
+        _check(0 < self.factor[0] <= self.factor[1], f"factors above 0, the smaller first, got {self.factor}")
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        factor = exp(uniform(generator, *(log(bound) for bound in self.factor)))
+        return geometry.resize(sample, _times(sample.size, factor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

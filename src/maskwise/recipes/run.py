@@ -15,6 +15,8 @@ C = TypeVar("C")
 Change: TypeAlias = (
     transforms.Resize
     | transforms.RandomResize
+    | transforms.Enlarge
+    | transforms.RandomScale
     | transforms.ScaleJitter
     | transforms.RandomCrop
     | transforms.RandomRelativeCrop

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, nuclei, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
@@ -19,6 +19,8 @@ RECIPES: dict[str, Recipe] = {
     "mask_rcnn_r50_fpn_cityscapes": cityscapes.mask_rcnn_r50_fpn_cityscapes,
     "mask_rcnn_facades": facades.mask_rcnn_facades,
     "ms_rcnn_facades": facades.ms_rcnn_facades,
+    "mask_rcnn_nuclei": nuclei.mask_rcnn_nuclei,
+    "ms_rcnn_nuclei": nuclei.ms_rcnn_nuclei,
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
