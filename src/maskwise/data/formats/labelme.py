@@ -111,19 +111,25 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         files += put_picture(item, root / split / name)
-        shapes, lost = _written_shapes(item, categories)
+        content, lost = sheet(item, categories)
         losses += lost
-        content = {
-            "version": VERSION,
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": name.name,
-            "imageData": None,
-            "imageHeight": item.size[0],
-            "imageWidth": item.size[1],
-        }
         files.append(json_file.save(root / split / f"{key}.json", content))
     return Written(tuple(files), +losses)
+
+
+def sheet(item: Item, categories: Categories) -> tuple[dict[str, object], Counter[str]]:
+    """What the file of one picture holds, and what it could not."""
+    shapes, losses = _written_shapes(item, categories)
+    content: dict[str, object] = {
+        "version": VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": PurePosixPath(item.name).name,
+        "imageData": None,
+        "imageHeight": item.size[0],
+        "imageWidth": item.size[1],
+    }
+    return content, losses
 
 
 # Reading files

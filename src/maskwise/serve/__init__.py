@@ -1,0 +1,1 @@
+"""The model behind HTTP, and a page for people. Needs the extra `serve`."""

@@ -1,0 +1,194 @@
+"""The model's one thread: pictures of alike size that wait at the same time are predicted on together.
+
+A picture on which the model fails costs only itself; where memory does not suffice a batch is halved.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from maskwise.categories import Categories
+from maskwise.serve.failure import Failure
+from maskwise.serve.limits import Limits
+from maskwise.serve.metrics import Metrics
+from maskwise.structures import Instances
+
+Picture = UInt8[np.ndarray, "_ _ 3"]
+
+PADDING = 1.3
+"""Pixels of a padded batch in relation to those of its pictures, at most."""
+BATCH_PIXELS = 16_000_000
+"""Of a padded batch; a larger picture is predicted on alone."""
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What is served: `maskwise.Model`, or anything that does the same."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def categories(self) -> Categories: ...
+
+    def instances(self, pictures: Sequence[Picture]) -> list[Instances]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A picture that waits for the model. Cancelling `found` before it is its turn takes it out."""
+
+    picture: Picture
+    request_id: str
+    found: "Future[Instances]" = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.picture.shape[0], self.picture.shape[1]
+
+
+class Batcher:
+    """A queue and the thread that empties it. `Limits.queue` is enforced by who submits."""
+
+    def __init__(self, model: Predictor, limits: Limits, metrics: Metrics) -> None:
+        self._model, self._limits, self._metrics = model, limits, metrics
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._began: float | None = None
+        self._seconds_each = 0.2
+        self._thread = threading.Thread(target=self._work, name="maskwise-model", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """What waits is still predicted on, as far as time allows."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout)
+
+    def submit(self, picture: Picture, request_id: str) -> "Future[Instances]":
+        job = Job(picture, request_id)
+        with self._changed:
+            if self._stopping or not self._thread.is_alive():
+                raise stopping()
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.found
+
+    @property
+    def waiting(self) -> int:
+        return len(self._jobs)
+
+    def trouble(self) -> str | None:
+        """Why nothing is to be expected of the model now; None where all is well."""
+        if not self._thread.is_alive():
+            return "the model's thread is not running"
+        began = self._began
+        if began is not None and (spent := time.monotonic() - began) > self._limits.timeout:
+            return f"the model has been at one batch for {spent:.0f} s"
+        return None
+
+    def seconds_for(self, pictures: int) -> float:
+        """About how long that many pictures take."""
+        return pictures * self._seconds_each
+
+    # In the thread
+
+    def _work(self) -> None:
+        try:
+            while batch := self._next_batch():
+                self._began = began = time.monotonic()
+                self._predict([job for job in batch if job.found.set_running_or_notify_cancel()])
+                spent, self._began = time.monotonic() - began, None
+                self._seconds_each += 0.3 * (spent / len(batch) - self._seconds_each)
+        finally:  # after `stop`, or where something broke that should not
+            with self._changed:
+                self._stopping = True
+                for job in self._jobs:
+                    if job.found.set_running_or_notify_cancel():
+                        job.found.set_exception(stopping())
+                self._jobs.clear()
+
+    def _next_batch(self) -> list[Job]:
+        """The oldest job and those that fit to it; nothing once all is done and the server stops."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._stopping)
+            if not self._jobs:
+                return []
+            until = self._jobs[0].arrived + self._limits.max_wait_ms / 1000
+            while (left := until - time.monotonic()) > 0 and not self._stopping:
+                if len(self._fitting()) == self._limits.max_batch:
+                    break
+                self._changed.wait(left)
+            batch = self._fitting()
+            self._jobs = deque(job for job in self._jobs if job not in batch)
+            return batch
+
+    def _fitting(self) -> list[Job]:
+        chosen: list[Job] = []
+        for job in self._jobs:
+            if len(chosen) < self._limits.max_batch and (not chosen or alike([j.size for j in (*chosen, job)])):
+                chosen.append(job)
+        return chosen
+
+    def _predict(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        began = time.monotonic()
+        try:
+            found = self._model.instances([job.picture for job in jobs])
+            assert len(found) == len(jobs), f"{len(found)} answers for {len(jobs)} pictures"
+        except BaseException as error:  # nothing a model raises may end this thread
+            self._recover(jobs, error)
+        else:
+            self._metrics.batch(len(jobs), time.monotonic() - began)
+            for job, instances in zip(jobs, found, strict=True):
+                job.found.set_result(instances)
+
+    def _recover(self, jobs: Sequence[Job], error: BaseException) -> None:
+        """Smaller batches; of a single picture, its failure."""
+        lacks_memory = is_memory_failure(error)
+        if len(jobs) > 1:
+            log.warning("the model failed on %d pictures at once (%s); trying fewer", len(jobs), type(error).__name__)
+            half = len(jobs) // 2
+            for few in [jobs[:half], jobs[half:]] if lacks_memory else [[job] for job in jobs]:
+                self._predict(few)
+            return
+        log.error("request %s: the model failed on a picture", jobs[0].request_id, exc_info=error)
+        if lacks_memory:
+            failure = Failure(500, "out_of_memory", "this picture needs more memory than the server has")
+        else:
+            failure = Failure(500, "model_failed", "the model failed on this picture; the server's log tells more")
+        jobs[0].found.set_exception(failure)
+
+
+def stopping() -> Failure:
+    return Failure(503, "stopping", "the server is being stopped", headers={"Retry-After": "5"})
+
+
+def alike(sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether padding pictures of these sizes to one wastes little, and the batch is not too large."""
+    padded = max(h for h, _ in sizes) * max(w for _, w in sizes) * len(sizes)
+    return padded <= BATCH_PIXELS and padded <= PADDING * sum(h * w for h, w in sizes)
+
+
+def is_memory_failure(error: BaseException) -> bool:
+    """CUDA, MPS and the CPU's allocator say it by a RuntimeError with words of their own."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )

@@ -1,0 +1,144 @@
+"""From pictures as files to an answer: room, header, decoding, model, form of the answer, all within a time.
+
+Decoding and encoding run in a few threads, the model in its own; the event loop only waits for them.
+"""
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import TypeVar
+
+from maskwise.data.images import ImageReadError, image_size, read_image
+from maskwise.data.pillow import FORMATS
+from maskwise.serve import answers
+from maskwise.serve.answers import Answer
+from maskwise.serve.batching import Batcher, Picture, Predictor
+from maskwise.serve.budget import Budget
+from maskwise.serve.failure import Failure, busy, internal
+from maskwise.serve.limits import Limits
+from maskwise.serve.metrics import Metrics
+from maskwise.serve.schema import Options
+
+ACCEPTED = tuple(
+    name
+    for name in ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+    if name in FORMATS  # a Pillow may be built without some of them
+)
+"""Of all that can be read, what strangers may send."""
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """A model and everything that stands between it and requests."""
+
+    def __init__(self, model: Predictor, limits: Limits, metrics: Metrics) -> None:
+        self.model, self.limits, self.metrics = model, limits, metrics
+        self.name = PurePath(model.name).name  # a model may be a file; where it lies is nobody's business
+        self.accepted = 0
+        self.draining = False
+        self._batcher = Batcher(model, limits, metrics)
+        self._pixels = Budget(limits.pixels_at_once)
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="maskwise-picture")
+
+    def start(self) -> None:
+        self._batcher.start()
+
+    def stop(self) -> None:
+        self.draining = True
+        self._batcher.stop(self.limits.timeout)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def waiting(self) -> int:
+        return self._batcher.waiting
+
+    def trouble(self) -> str | None:
+        """Why no request should be sent here now."""
+        return "the server is being stopped" if self.draining else self._batcher.trouble()
+
+    def check_room(self, pictures: int = 1) -> None:
+        """Refuse what there is no room for, before any of it is read."""
+        if self.accepted + pictures > self.limits.queue:
+            seconds = min(max(math.ceil(self._batcher.seconds_for(self.accepted)), 1), 30)
+            raise busy(seconds, f"{self.accepted} of {self.limits.queue} places are taken; try again in {seconds} s")
+
+    async def predict(self, files: Sequence[bytes], options: Options, *, request_id: str) -> Answer:
+        with self._room(len(files)):
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    tasks = [self._part(i, file, options, request_id) for i, file in enumerate(files)]
+                    parts = await asyncio.gather(*tasks)
+            except TimeoutError:
+                message = f"there was no answer within {self.limits.timeout:g} s"
+                raise Failure(504, "timeout", message) from None
+        return answers.whole(parts, options, model=self.name, request_id=request_id)
+
+    async def decode(self, file: bytes) -> bytes:
+        """The picture as the model sees it, as PNG: upright, 8 bits, in colours."""
+        with self._room(1):
+            height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
+            async with self._pixels.hold(height * width):
+                return await self._in_pool(lambda: answers.png(_decoded(file, self.limits.max_pixels)))
+
+    @contextmanager
+    def _room(self, pictures: int) -> Iterator[None]:
+        self.check_room(pictures)
+        self.accepted += pictures
+        try:
+            yield
+        finally:
+            self.accepted -= pictures
+
+    async def _part(self, index: int, file: bytes, options: Options, request_id: str) -> bytes | Failure:
+        """The answer about one picture; a failure is of this picture only."""
+        try:
+            return await self._answered(index, file, options, request_id)
+        except asyncio.CancelledError:
+            self.metrics.picture("dropped")
+            raise
+        except Failure as failure:
+            self.metrics.picture("refused" if failure.status_code < 500 else "failed")
+            return failure
+        except Exception:
+            log.exception("request %s: picture %d", request_id, index)
+            self.metrics.picture("failed")
+            return internal()
+
+    async def _answered(self, index: int, file: bytes, options: Options, request_id: str) -> bytes:
+        height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
+        async with self._pixels.hold(height * width):
+            picture = await self._in_pool(lambda: _decoded(file, self.limits.max_pixels))
+            found = await asyncio.wrap_future(self._batcher.submit(picture, request_id))
+            body = await self._in_pool(lambda: answers.part(index, picture, found, options, self.model.categories))
+        self.metrics.picture("answered", instances=len(found))
+        return body
+
+    async def _in_pool(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+
+def _size(file: bytes, max_pixels: int) -> tuple[int, int]:
+    """From the header, before memory is taken."""
+    try:
+        return image_size(file, max_pixels=max_pixels, formats=ACCEPTED)
+    except ImageReadError as error:
+        raise _unreadable(error) from None
+
+
+def _decoded(file: bytes, max_pixels: int) -> Picture:
+    try:
+        return read_image(file, max_pixels=max_pixels, formats=ACCEPTED)
+    except ImageReadError as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: ImageReadError) -> Failure:
+    code = "too_many_pixels" if error.reason.startswith("too many pixels") else "unreadable_picture"
+    return Failure(422, code, f"the picture cannot be read: {error.reason}")

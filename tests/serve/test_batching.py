@@ -1,0 +1,194 @@
+"""The model's thread: what it puts together, and what it survives."""
+
+import asyncio
+import random
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serve.fakes import Bright, as_file, ask, served, spots
+
+from maskwise.serve.batching import Batcher, alike, is_memory_failure
+from maskwise.serve.budget import Budget
+from maskwise.serve.failure import Failure
+from maskwise.serve.limits import Limits
+from maskwise.serve.metrics import Metrics
+
+
+def batched(model: Bright, pictures: list[np.ndarray], **limits: float) -> list:
+    """Submitted while the model is held by a first picture, so that they wait together."""
+    batcher = Batcher(model, Limits(**{"max_wait_ms": 1.0, **limits}), Metrics())
+    batcher.start()
+    model.may_go.clear()
+    batcher.submit(spots(8, 8), "first")
+    while not model.batches:
+        pass
+    futures = [batcher.submit(picture, str(i)) for i, picture in enumerate(pictures)]
+    model.may_go.set()
+    batcher.stop(10)
+    return futures
+
+
+def test_alike_pictures_are_predicted_on_together_and_come_back_to_whom_they_belong():
+    model = Bright()
+    widths = [64, 60, 200, 62, 64, 210]
+    found = [future.result(10) for future in batched(model, [spots(width, 48) for width in widths])]
+    assert [instances.masks.size for instances in found] == [(48, width) for width in widths]
+    assert model.batches == [1, 4, 2]
+
+
+def test_batches_have_a_limit():
+    model = Bright()
+    batched(model, [spots()] * 5, max_batch=2)
+    assert model.batches == [1, 2, 2, 1]
+
+
+def test_where_memory_lacks_batches_are_halved():
+    model = Bright(most=2)
+    for future in batched(model, [spots()] * 6):
+        assert len(future.result(10)) > 0
+    assert model.batches == [1, 6, 3, 1, 2, 3, 1, 2]
+
+
+def test_a_picture_that_is_too_much_alone_fails_alone():
+    model = Bright(most=0)
+    for future in batched(model, [spots()] * 2):
+        with pytest.raises(Failure) as told:
+            future.result(10)
+        assert (told.value.status_code, told.value.code) == (500, "out_of_memory")
+
+
+def test_a_picture_on_which_the_model_fails_costs_only_itself():
+    futures = batched(Bright(fails_on=99), [spots(), spots(corner=99), spots()])
+    assert len(futures[0].result(10)) == len(futures[2].result(10)) > 0
+    with pytest.raises(Failure, match="failed on this picture"):
+        futures[1].result(10)
+
+
+def test_a_model_that_ends_its_thread_or_miscounts_does_not():
+    class Wild(Bright):
+        def instances(self, pictures):
+            super().instances(pictures)
+            raise SystemExit("away")
+
+    class Forgetful(Bright):
+        def instances(self, pictures):
+            return super().instances(pictures)[1:]
+
+    for model in (Wild(), Forgetful()):
+        for future in batched(model, [spots()] * 2):
+            with pytest.raises(Failure, match="failed on this picture"):
+                future.result(10)
+
+
+def test_what_waits_when_the_server_stops_is_still_answered_and_nothing_new_is_taken():
+    model = Bright()
+    batcher = Batcher(model, Limits(), Metrics())
+    batcher.start()
+    futures = [batcher.submit(spots(), "x") for _ in range(10)]
+    batcher.stop(10)
+    assert all(len(future.result(0)) for future in futures)
+    assert batcher.trouble() == "the model's thread is not running"
+    with pytest.raises(Failure, match="being stopped"):
+        batcher.submit(spots(), "late")
+
+
+def test_cancelled_pictures_are_passed_over():
+    model = Bright()
+    model.may_go.clear()
+    batcher = Batcher(model, Limits(max_batch=1), Metrics())
+    batcher.start()
+    kept, dropped = batcher.submit(spots(), "a"), batcher.submit(spots(), "b")
+    while not model.batches:
+        pass
+    assert dropped.cancel()
+    model.may_go.set()
+    batcher.stop(10)
+    assert len(kept.result(0)) > 0
+    assert model.batches == [1]
+
+
+def test_the_picture_that_fails_is_told_and_the_server_goes_on():
+    with served(Bright(fails_on=99)) as client:
+        answer = ask(client, as_file(spots(corner=99)))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "model_failed")
+        assert "secret" not in answer.text
+        assert "Traceback" not in answer.text
+        both = ask(client, as_file(spots()), as_file(spots(corner=99))).json()["pictures"]
+        assert len(both[0]["instances"]) > 0
+        assert both[1]["error"]["code"] == "model_failed"
+        assert client.get("/readyz").status_code == 200
+
+
+def test_requests_of_several_clients_meet_in_one_batch():
+    model = Bright()
+    with served(model, Limits(max_wait_ms=400)) as client:
+        threads = [threading.Thread(target=ask, args=(client, as_file(spots()))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert model.batches == [8]
+
+
+sizes = st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 4000)), min_size=1, max_size=8)
+
+
+@given(sizes)
+def test_alike_means_little_padding(several):
+    if alike(several):
+        padded = max(h for h, _ in several) * max(w for _, w in several) * len(several)
+        assert padded <= 1.3 * sum(h * w for h, w in several)
+
+
+def test_words_of_allocators():
+    for error in (MemoryError(), RuntimeError("CUDA out of memory."), RuntimeError("MPS backend out of memory")):
+        assert is_memory_failure(error)
+    assert is_memory_failure(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"))
+    assert not is_memory_failure(RuntimeError("shape mismatch"))
+    assert not is_memory_failure(KeyError("out of memory"))
+
+
+@given(st.lists(st.integers(1, 15), min_size=1, max_size=12), st.integers(0, 2**31))
+def test_a_budget_is_never_exceeded_whoever_gives_up(amounts, seed):
+    chance = random.Random(seed)
+
+    async def use() -> None:
+        budget, most = Budget(10), 0
+
+        async def one(amount: int) -> None:
+            nonlocal most
+            async with budget.hold(amount):
+                most = max(most, budget.held)
+                assert budget.held <= 10
+                await asyncio.sleep(0)
+
+        tasks = [asyncio.create_task(one(amount)) for amount in amounts]
+        for task in tasks:
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+            if chance.random() < 0.3:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert budget.held == 0
+        async with asyncio.timeout(1), budget.hold(10):
+            assert budget.held == 10
+
+    asyncio.run(use())
+
+
+def test_a_large_picture_is_not_passed_over():
+    async def order() -> list[str]:
+        budget, done = Budget(10), []
+
+        async def one(name: str, amount: int) -> None:
+            async with budget.hold(amount):
+                await asyncio.sleep(0.001)
+                done.append(name)
+
+        await asyncio.gather(one("small", 6), one("large", 10), one("late", 4))
+        return done
+
+    assert asyncio.run(order()) == ["small", "large", "late"]

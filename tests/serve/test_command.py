@@ -1,0 +1,117 @@
+"""`maskwise serve` as it is run: a process, its options, its end."""
+
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from serve.fakes import as_file, ask, spots
+
+from maskwise.serve.command import access_of, is_loopback, listening, main
+
+TESTS = Path(__file__).parents[1]
+RUN = """
+import logging, sys
+from serve.fakes import Bright
+from maskwise.serve.command import access_of, listening, run
+from maskwise.serve.limits import Limits
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+with listening("127.0.0.1", 0) as listener:
+    run(Bright(seconds=0.5), listener, limits=Limits(max_batch=1), access=access_of("127.0.0.1", None, ()))
+"""
+
+
+@contextmanager
+def process() -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A server with a model that takes half a second for a picture."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", RUN], stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(TESTS)}
+    )
+    try:
+        assert started.stderr is not None
+        for line in started.stderr:
+            if found := re.search(r"http://\S+", line):
+                break
+        else:
+            raise AssertionError("it never said where it listens")
+        with httpx.Client(base_url=found[0], timeout=20, trust_env=False) as client:
+            yield started, client
+    finally:
+        started.kill()
+        started.wait()
+        started.stderr.close()
+
+
+def test_on_loopback_and_a_stop_that_answers_what_was_begun():
+    with process() as (server, client):
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+        answers: list[httpx.Response] = []
+        threads = [threading.Thread(target=lambda: answers.append(ask(client, as_file(spots())))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while "maskwise_accepted_pictures 3" not in client.get("/metrics").text:
+            time.sleep(0.01)
+        server.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(20)
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert server.wait(20) == 0
+        assert "stopped" in server.stderr.read()
+        with pytest.raises(httpx.ConnectError):
+            client.get("/healthz")
+
+
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["--port", str(port), "--model", "no-such-model"]) == 2
+    assert f"cannot listen on 127.0.0.1 port {port}" in capsys.readouterr().err
+
+
+def test_limits_that_are_wrong_are_told(capsys):
+    assert main(["--queue", "0"]) == 2
+    assert "queue must be" in capsys.readouterr().err
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from maskwise.serve.command import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules and 'fastapi' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_other_addresses_than_loopback_bring_a_warning(caplog, tmp_path):
+    with caplog.at_level(logging.WARNING, "maskwise.serve"):
+        access_of("127.0.0.1", None, ())
+        assert not caplog.records
+        open_to_all = access_of("0.0.0.0", None, ())
+        assert "anyone who can reach 0.0.0.0" in caplog.text
+    assert open_to_all.hosts == ()
+    (tmp_path / "key").write_text("correct horse battery\n")
+    assert access_of("0.0.0.0", tmp_path / "key", ()).key == "correct horse battery"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("LOCALHOST", True), ("0.0.0.0", False)],
+)
+def test_what_loopback_is(host, expected):
+    assert is_loopback(host) == expected
+
+
+def test_addresses():
+    with listening("127.0.0.1", 0) as listener:
+        assert listener.getsockname()[1] > 0
+    with pytest.raises(ValueError, match="cannot listen on no-such-host"):
+        listening("no-such-host.invalid", 0)
+    with pytest.raises(ValueError, match="a port is a number from 0 to 65535, got 70000"):
+        listening("127.0.0.1", 70_000)
