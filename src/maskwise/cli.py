@@ -22,7 +22,10 @@ COMMANDS = {
     "data": Command("maskwise.data.command", "check, count, convert and look at a data set"),
     "eval": Command("maskwise.evaluate.command", "judge COCO results against ground truth"),
     "methods": Command("maskwise.commands.methods", "list the methods"),
+    "predict": Command("maskwise.commands.predict", "find the objects in pictures, and how good each mask is"),
     "recipes": Command("maskwise.commands.recipes", "list what can be trained"),
+    "report": Command("maskwise.commands.report", "write a page about a run, or about COCO results"),
+    "serve": Command("maskwise.serve.command", "put a model behind HTTP, with a page for people"),
     "train": Command("maskwise.commands.train", "train a recipe"),
     "val": Command("maskwise.commands.val", "judge a model on a data set: boxes, masks and its quality"),
 }

@@ -207,7 +207,7 @@ def predict(finder: Finder, source: Source, options: Options) -> Result | list[R
 def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result | Failed]:
     """In order. While some pictures are looked at, the next ones are read."""
     answer = partial(_answers, finder, options, keeper(finder.categories, options))
-    size = _batch(finder, options)
+    size = batch_size(finder, options)
     with ThreadPoolExecutor(1) as reader:
         waiting: Future[list[tuple[Asked, Picture | ImageReadError]]] | None = None
         for chunk in _chunks(asked, size):
@@ -252,7 +252,8 @@ def _stream(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterato
             yield outcome
 
 
-def _batch(finder: Finder, options: Options) -> int:
+def batch_size(finder: Finder, options: Options) -> int:
+    """Pictures that are looked at together."""
     if options.batch != "auto":
         return options.batch
     return ON_ACCELERATOR if isinstance(finder, Placed) and finder.device.type != "cpu" else 1
@@ -324,7 +325,7 @@ def _found(
     try:
         if side is None or max(size) <= side:
             return one(pictures)
-        batch = _batch(finder, options)
+        batch = batch_size(finder, options)
         return [in_tiles(picture, one, side=side, batch=batch) for picture in pictures]
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):

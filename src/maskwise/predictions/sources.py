@@ -4,7 +4,7 @@ import glob
 import importlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -26,22 +26,36 @@ log = logging.getLogger(__name__)
 def is_several(source: str | Path) -> bool:
     """Whether it names more than one picture, however many those turn out to be."""
     path = Path(source)
-    if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
+    if path.is_dir() or is_video(path):
         return True
     return glob.has_magic(str(source)) and not path.exists()
 
 
 def named(sources: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
-    """The pictures of all sources, each file once. Names are relative to the folder that is common to all."""
+    """The pictures of all sources."""
+    return opened(files(sources), max_pixels=max_pixels)
+
+
+def files(sources: Iterable[str | Path]) -> dict[str, Path]:
+    """Pictures and videos, each once. Names are relative to the folder that is common to all sources."""
     groups = [_files(str(source)) for source in sources]
     home = _common([top for top, _ in groups])
     taken: dict[str, str] = {}
-    for path in dict.fromkeys(path for _, files in groups for path in files):
-        name = _free(_relative(path, home), taken)
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+    paths = dict.fromkeys(path for _, found in groups for path in found)
+    return {_free(_relative(path, home), taken): path for path in paths}
+
+
+def opened(found: Mapping[str, Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
+    """One a picture and one a frame."""
+    for name, path in found.items():
+        if is_video(path):
             yield from _frames(path, name, max_pixels)
         else:
             yield Asked.file(path, name=name, max_pixels=max_pixels)
+
+
+def is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _files(source: str) -> tuple[Path, list[Path]]:

@@ -1,0 +1,263 @@
+"""`maskwise predict SOURCE...`: what is heavy is imported when it runs, so that `--help` needs no torch."""
+
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from maskwise.commands.asked import WRONG, Flag, answer, print_json
+from maskwise.terminal import Terminal, grid
+
+if TYPE_CHECKING:
+    from maskwise.predict import Failed, Result
+    from maskwise.predictions.finder import Finder
+    from maskwise.predictions.folder import Done, Job
+    from maskwise.predictions.pictures import Asked
+
+INCOMPLETE = 3
+"""Exit code where some pictures could not be read."""
+DOUBTFUL = 0.7
+"""Masks whose predicted IoU is lower should be looked at."""
+
+Auto = Literal["auto"]
+"""For numbers that are found out."""
+Given = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")]
+
+
+class _Wanted(NamedTuple):
+    """What was named, and the pictures that this means; how many, where that is known."""
+
+    sources: list[str]
+    asked: "Iterable[Asked]"
+    total: int | None
+
+
+def main(argv: list[str]) -> int:
+    """Exit code: 0; 2 for wrong usage or where nothing could be read; 3 where some pictures could not be read."""
+    return answer(predict, argv, "predict")
+
+
+def predict(
+    sources: Given = (),
+    *,
+    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "nuclei",
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("predictions"),
+    save: Annotated[str, tyro.conf.arg(metavar="KIND,...")] = "overlay,coco,csv",
+    conf: float = 0.5,
+    min_quality: float = 0.0,
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = (),
+    tile: Auto | Literal["none"] | int = "auto",
+    batch: Auto | int = "auto",
+    device: str = "auto",
+    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 89478485)")] = None,
+    stdin: Flag = False,
+    copy: Flag = False,
+    resume: Flag = False,
+    exist_ok: Flag = False,
+    json: Flag = False,
+) -> int:
+    """Find the objects in pictures, and how good each mask is.
+
+    Args:
+        sources: pictures, folders, patterns such as 'field/*.jpg', videos; - reads a list of them from standard input
+        model: name, file or folder of a model, or an address with #sha256=
+        out: folder to write to; one that holds something is left alone
+        save: any of overlay, coco, labelme, yolo, png, csv
+        conf: least score of the class
+        min_quality: least predicted IoU of the mask
+        classes: only these
+        tile: side of the tiles that larger pictures are cut into; auto: only where a picture is too large to be seen
+            whole; none: never
+        batch: pictures at once
+        device: auto, cpu, cuda, cuda:1, mps
+        max_pixels: refuse files with more
+        stdin: one picture, as bytes on standard input
+        copy: copies of the pictures beside their annotations, not links
+        resume: go on where a run with the same options was stopped
+        exist_ok: write into a folder that holds something already
+        json: one JSON object on standard output
+    """
+    from maskwise.data.images import MAX_PIXELS
+    from maskwise.model import load
+    from maskwise.models.download import digest
+    from maskwise.models.folder import weights_file
+    from maskwise.models.published import find
+    from maskwise.predict import Options
+    from maskwise.predictions.folder import Job
+    from maskwise.predictions.formats import chosen
+
+    options = Options(
+        min_score=conf,
+        min_quality=min_quality,
+        classes=classes or None,
+        batch=batch,
+        tile=None if tile == "none" else tile,
+        max_pixels=max_pixels or MAX_PIXELS,
+    )
+    wanted, kinds, loaded = _asked(sources, options.max_pixels, stdin=stdin), chosen(save), load(model, device=device)
+    job = Job(
+        out=out,
+        model={"name": model, "sha256": digest(weights_file(find(model)))},
+        sources=wanted.sources,
+        options=options,
+        save=kinds,
+        link=not copy and _can_link(),
+        resume=resume,
+        exist_ok=exist_ok,
+    )
+    return report(loaded, wanted, job, json=json)
+
+
+def report(finder: "Finder", wanted: _Wanted, job: "Job", *, json: bool) -> int:
+    """Predict, and say what came of it."""
+    done = _watched(finder, wanted, job)
+    found = _json(done, job, _tallies(job.out, finder.categories.names))
+    if json:
+        print_json(found)
+    else:
+        _show(found, job, Terminal(width=None if sys.stdout.isatty() else 1000))
+    if not done.results:
+        print("maskwise predict: none of the pictures could be read", file=sys.stderr)
+        return WRONG
+    return INCOMPLETE if done.failures else 0
+
+
+def _asked(sources: Sequence[str], max_pixels: int, *, stdin: bool) -> "_Wanted":
+    from maskwise.predictions.pictures import Asked
+    from maskwise.predictions.sources import files, is_video, opened
+
+    if stdin == bool(sources):
+        raise ValueError("say what to look at: pictures, folders, patterns, - for a list of them, or --stdin for bytes")
+    if stdin:
+        data = sys.stdin.buffer.read()
+        return _Wanted(["<standard input>"], [Asked.of(data, name="stdin.png", max_pixels=max_pixels)], 1)
+    if "-" in sources:
+        listed = [line.rstrip("\r\n") for line in sys.stdin]
+        sources = [one for source in sources for one in (listed if source == "-" else [source]) if one]
+    found = files(sources)
+    has_videos = any(is_video(path) for path in found.values())
+    asked = opened(found, max_pixels=max_pixels)
+    return _Wanted(list(sources), asked, None if has_videos else len(found))
+
+
+def _can_link() -> bool:
+    """Windows allows it to some users only."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            Path(folder, "link").symlink_to(folder)
+        except OSError:
+            return False
+    return True
+
+
+def _watched(finder: "Finder", wanted: _Wanted, job: "Job") -> "Done":
+    """A line a picture, and on a terminal a bar below them."""
+    from maskwise.predictions.folder import run
+
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("predicting", total=wanted.total)
+
+        def counted() -> "Iterator[Asked]":
+            """Also those that are passed over because they are done."""
+            for one in wanted.asked:
+                yield one
+                bar.advance(task)
+
+        return run(finder, counted(), job, told=lambda outcome: console.print(_line(outcome), soft_wrap=True))
+
+
+def _line(outcome: "Result | Failed") -> Text:
+    from maskwise.predict import Failed
+
+    if isinstance(outcome, Failed):
+        return Text.assemble((outcome.asked.name, "bold"), ": ", (str(outcome.error), "red"))
+    found, names = outcome.instances, outcome.categories.names
+    if not len(found):
+        return Text.assemble((outcome.name, "bold"), ": nothing found")
+    counts = Counter(found.labels.tolist())
+    shown = ", ".join(f"{count} {names[label]}" for label, count in counts.most_common(5))
+    more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
+    quality = found.quality.tolist()
+    doubtful = sum(value < DOUBTFUL for value in quality)
+    review = f", {doubtful} to review" if doubtful else ""
+    return Text.assemble(
+        (outcome.name, "bold"), f": {shown}{more}, quality {statistics.median(quality):.2f}", (review, "yellow")
+    )
+
+
+# What came of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tally:
+    """Of the instances of one class, or of all."""
+
+    scores: list[float] = field(default_factory=list)
+    quality: list[float] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "instances": len(self.scores),
+            "median_score": statistics.median(self.scores) if self.scores else None,
+            "median_quality": statistics.median(self.quality) if self.quality else None,
+            "to_review": sum(value < DOUBTFUL for value in self.quality),
+        }
+
+
+def _tallies(out: Path, names: Sequence[str]) -> dict[str, _Tally]:
+    """Of the whole folder, also of what an earlier run did."""
+    from maskwise.predictions.folder import lines
+
+    tallies: dict[str, _Tally] = {}
+    for line in lines(out):
+        for label, score, quality in zip(*(line.get(n, ()) for n in ("labels", "scores", "quality")), strict=True):
+            tally = tallies.setdefault(names[label], _Tally())
+            tally.scores.append(score)
+            tally.quality.append(quality)
+    return tallies
+
+
+def _json(done: "Done", job: "Job", tallies: dict[str, _Tally]) -> dict[str, object]:
+    from maskwise.predictions.folder import lines
+
+    every = _Tally(
+        scores=[score for tally in tallies.values() for score in tally.scores],
+        quality=[quality for tally in tallies.values() for quality in tally.quality],
+    )
+    return {
+        "out": str(job.out),
+        "model": dict(job.model),
+        "pictures": done.results,
+        "failures": [{"name": line["name"], **line["error"]} for line in lines(job.out) if "error" in line],
+        **every.to_json(),
+        "classes": {name: tally.to_json() for name, tally in tallies.items()},
+        "losses": {name: dict(written.losses) for name, written in done.written.items() if written.losses},
+    }
+
+
+def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
+    """For people."""
+    out = str(job.out)
+    if found["classes"]:
+        console.print(grid([{"class": name, **row} for name, row in found["classes"].items()]))
+    counts = f"{found['pictures']} pictures, {found['instances']} instances, {found['to_review']} of them to review"
+    console.print(Text.assemble((counts, "bold"), f" (quality below {DOUBTFUL:g})"))
+    if found["failures"]:
+        console.print(Text(f"{len(found['failures'])} could not be read: {out}/failures.jsonl", "red"))
+    for name, losses in found["losses"].items():
+        shown = ", ".join(f"{count} {what}" for what, count in losses.items())
+        console.print(Text(f"{name} cannot hold: {shown}", "dim"), soft_wrap=True)
+    console.print(Text(f"wrote {out}: {', '.join(('predictions.jsonl', *job.save))}"), soft_wrap=True)
+    if found["to_review"]:
+        console.print(Text(f"look at the doubtful ones first: maskwise review {out}"), soft_wrap=True)

@@ -1,0 +1,133 @@
+"""`maskwise predict`, with a model that needs no weights."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bright import Bright, picture
+
+from maskwise import cli, model
+from maskwise.data.images import write_image
+from maskwise.models import published
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Three pictures, and a model called bright."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        colour = (255, 255, 10) if i else (200, 150, 10)
+        write_image(tmp_path / "in" / f"{i}.png", picture((30, 40), (3, 4, 9, 9), (20, 4, 30, 20), colour=colour))
+    weights = tmp_path / "bright.safetensors"
+    weights.write_bytes(b"none")
+    monkeypatch.setitem(published.PUBLISHED, "bright", published.Published(title="", licence="", at=tmp_path))
+    monkeypatch.setattr(published, "_of", lambda *_: weights)
+    monkeypatch.setattr(model, "load", lambda *_, **__: Bright())
+    return tmp_path
+
+
+def maskwise(*words, capsys, code=0):
+    assert cli.main(["predict", "--model", "bright", *words]) == code
+    return capsys.readouterr()
+
+
+def test_a_folder_is_looked_at(home, capsys):
+    shown = maskwise("in", "--save", "overlay,csv", capsys=capsys)
+    assert "0.png: 2 spot, quality 0.61, 2 to review" in shown.err
+    assert "3 pictures, 6 instances, 2 of them to review" in shown.out
+    assert {p.name for p in (home / "predictions").iterdir()} == {
+        "overlay", "csv", "predict.json", "predictions.jsonl", "failures.jsonl"
+    }  # fmt: skip
+
+
+def test_numbers_for_programs(home, capsys):
+    out = maskwise("in", "--json", "--save", "png,coco", "--out", "out", capsys=capsys).out
+    found = json.loads(out)
+    assert found["pictures"] == 3
+    assert found["instances"] == 6
+    assert found["to_review"] == 2
+    assert found["classes"]["spot"]["instances"] == 6
+    assert found["failures"] == []
+    assert found["out"] == "out"
+
+
+def test_some_cannot_be_read(home, capsys):
+    (home / "in" / "bad.png").write_bytes(b"")
+    shown = maskwise("in", "nowhere.png", "--json", capsys=capsys, code=3)
+    assert [f["name"] for f in json.loads(shown.out)["failures"]] == ["in/bad.png", "nowhere.png"]
+    assert "no such file" in shown.err
+    assert len((home / "predictions" / "failures.jsonl").read_text().splitlines()) == 2
+
+
+def test_none_can_be_read(home, capsys):
+    assert "none of the pictures could be read" in maskwise("nowhere.png", capsys=capsys, code=2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([], "say what to look at"),
+        (["in", "--stdin"], "say what to look at"),
+        (["in/*.tif"], "no pictures there"),
+        (["in", "--save", "cocoa"], "did you mean 'coco'"),
+        (["in", "--conf", "7"], "min_score: expected a number from 0 to 1, got 7"),
+        (["in", "--classes", "spots"], "unknown category 'spots'"),
+        (["in", "--exits-ok"], "--exist-ok"),
+    ],
+)
+def test_wrong_usage_is_refused(words, complaint, home, capsys):
+    assert complaint in maskwise(*words, capsys=capsys, code=2).err
+
+
+def test_what_is_there_is_left_alone_or_gone_on_with_or_written_over(home, capsys):
+    maskwise("in", capsys=capsys)
+    assert "go on with --resume" in maskwise("in", capsys=capsys, code=2).err
+    assert "0.png" not in maskwise("in", "--resume", capsys=capsys).err
+    assert "0.png" in maskwise("in", "--exist-ok", capsys=capsys).err
+
+
+def test_a_list_on_standard_input(home, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("in/0.png\n\nin/2.png\n"))
+    maskwise("-", "in/1.png", capsys=capsys)
+    lines = (home / "predictions" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == ["0.png", "2.png", "1.png"]
+
+
+def test_the_bytes_of_a_picture_on_standard_input(home, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((home / "in" / "0.png").read_bytes())))
+    found = json.loads(maskwise("--stdin", "--json", "--save", "labelme", capsys=capsys).out)
+    assert found["instances"] == 2
+    assert (home / "predictions" / "labelme" / "stdin.png").exists()
+
+
+def test_options_reach_the_finder(home, capsys):
+    found = json.loads(maskwise("in", "--json", "--min-quality", "0.7", capsys=capsys).out)
+    assert found["instances"] == 4
+    about = json.loads((home / "predictions" / "predict.json").read_text())
+    assert about["options"]["min_quality"] == 0.7
+    assert about["model"]["name"] == "bright"
+
+
+def test_what_a_format_cannot_hold_is_said(home, capsys):
+    hollow = picture((30, 40), (3, 4, 20, 20))
+    hollow[8:12, 8:12] = 0
+    write_image(home / "in" / "0.png", hollow)
+    assert "yolo cannot hold: " in maskwise("in", "--save", "yolo", capsys=capsys).out
+
+
+def test_where_links_are_not_allowed_pictures_are_copied(home, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("not for you")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    maskwise("in", "--save", "yolo", capsys=capsys)
+    assert (home / "predictions/yolo/images/train/0.png").is_file()
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from maskwise import cli; cli.main(['predict', '--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

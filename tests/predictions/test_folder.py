@@ -1,0 +1,235 @@
+"""A folder of predictions: read back to the bit, resumed to the byte."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bright import NAMES, Bright, found, picture, same
+
+from maskwise.data.images import read_image, write_image
+from maskwise.data.open import open_data
+from maskwise.predict import Options
+from maskwise.predictions.folder import Job, results, run
+from maskwise.predictions.pictures import Asked
+from maskwise.predictions.sources import named
+
+EVERYTHING = ("overlay", "coco", "labelme", "yolo", "png", "csv")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for i in range(9):
+        pixels = picture((30 + i % 2, 40), *[(3 + 9 * k, 4, 9 + 9 * k, 5 + i) for k in range(i % 4)])
+        if i == 8:
+            pixels[6:8, 5:7] = 0  # a hole
+
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write_image(tmp_path / "in" / f"{i}.png", pixels)
+    (tmp_path / "in" / "4.png").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+def job(pictures, name="out", **rest):
+    rest = {"options": Options(min_score=0, batch=2), "save": EVERYTHING, **rest}
+    return Job(out=pictures.parent / name, model={"name": "bright"}, sources=[str(pictures)], **rest)
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    """Every file, hidden ones too; of a link where it leads."""
+    files = (p for p in sorted(folder.rglob("*")) if not p.is_dir())
+    return {p.relative_to(folder).as_posix(): str(p.readlink()) if p.is_symlink() else p.read_bytes() for p in files}
+
+
+def test_what_is_written_is_read_back_to_the_bit(pictures):
+    wanted = job(pictures)
+    done = run(Bright(), named([pictures]), wanted)
+    assert (done.results, done.failures) == (8, 1)
+    read = list(results(wanted.out))
+    assert [r.name for r in read] == [f"{i}.png" for i in range(9) if i != 4]
+    for result in read:
+        assert same(result.instances, found(read_image(pictures / result.name)))
+    [failure] = map(json.loads, (wanted.out / "failures.jsonl").read_text().splitlines())
+    assert failure["name"] == "4.png"
+    assert failure["error"]["stage"] == "read"
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme", "yolo", "png"])
+def test_every_format_is_read_back_to_the_same_instances(format, pictures):
+    wanted = job(pictures, save=(format,))
+    run(Bright(), named([pictures]), wanted)
+    data = open_data(wanted.out / format)
+    assert set(data.categories.names) >= {"spot", "blob"}
+    by_name = {Path(record.name).name: record for record in data}
+    expected = {r.name: r.instances for r in results(wanted.out)}
+    assert by_name.keys() == expected.keys()
+    for name, record in by_name.items():
+        read, instances = record.labelled(), expected[name]
+        assert not [p for p in read.problems if p.severity == "error"]
+        assert record.path.exists()
+        got = read.instances() if format != "yolo" else read.targets
+        assert described(got, data.categories, scores=format != "yolo") == described(
+            instances, NAMES, scores=format != "yolo"
+        )
+
+
+def described(found, categories, *, scores):
+    """Everything but the order, which formats without scores have not."""
+    columns = [[categories.name(label) for label in found.labels.tolist()], [m["counts"] for m in found.masks.rle()]]
+    if scores:
+        columns += [getattr(found, name).tolist() for name in ("scores", "quality", "mask_scores")]
+    return sorted(zip(*columns, strict=True))
+
+
+def test_a_picture_that_is_no_file_is_kept_beside_its_annotations(tmp_path):
+    wanted = replace(job(tmp_path / "in"), save=("labelme",))
+    pixels = picture((20, 20), (3, 3, 9, 9))
+    run(Bright(), [Asked.of(pixels, name="a.png")], wanted)
+    [record] = open_data(wanted.out / "labelme")
+    assert (read_image(record.path) == pixels).all()
+
+
+def test_links_or_copies(pictures):
+    linked, copied = job(pictures, save=("yolo",)), job(pictures, "copied", save=("yolo",), link=False)
+    for wanted in (linked, copied):
+        run(Bright(), named([pictures]), wanted)
+    assert (linked.out / "yolo/images/train/0.png").is_symlink()
+    assert not (copied.out / "yolo/images/train/0.png").is_symlink()
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping(after):
+    """A finder that fails at a call."""
+    calls = []
+
+    def count():
+        calls.append(1)
+        if len(calls) > after:
+            raise Stop
+
+    return Bright(before=count)
+
+
+@pytest.mark.parametrize(("after", "damage"), [(0, b""), (2, b'{"name": "3.p'), (5, b"")])
+def test_a_run_that_goes_on_ends_as_if_it_had_never_stopped(after, damage, pictures):
+    whole, broken = job(pictures), job(pictures, "broken")
+    run(Bright(), named([pictures]), whole)
+    with pytest.raises(Stop):
+        run(stopping(after), named([pictures]), broken)
+    lines = broken.out / "predictions.jsonl"
+    done = lines.read_bytes().count(b"\n")
+    lines.write_bytes(lines.read_bytes() + damage)
+    (broken.out / "overlay").mkdir(exist_ok=True)
+    (broken.out / "overlay" / ".0123456789abcdef.tmp").write_bytes(b"half")
+    told = []
+    run(Bright(), named([pictures]), replace(broken, resume=True), told=told.append)
+    assert len(told) == 9 - done // 2 * 2
+    assert tree(broken.out) == tree(whole.out)
+
+
+def test_a_run_that_is_complete_may_go_on(pictures):
+    wanted = job(pictures)
+    run(Bright(), named([pictures]), wanted)
+    before = tree(wanted.out)
+    finder = Bright()
+    run(finder, named([pictures]), replace(wanted, resume=True))
+    assert len(finder.calls) == 1  # the last batch was not full
+    assert tree(wanted.out) == before
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from bright import Bright
+from maskwise.predict import Options
+from maskwise.predictions.folder import Job, run
+from maskwise.predictions.sources import named
+source, out = map(Path, sys.argv[1:])
+job = Job(out=out, model={"name": "bright"}, sources=[str(source)], options=Options(min_score=0, batch=2),
+          save=("overlay", "coco", "labelme", "yolo", "png", "csv"))
+run(Bright(before=lambda: time.sleep(0.15)), named([source]), job)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(pictures):
+    whole, killed = job(pictures), job(pictures, "killed")
+    run(Bright(), named([pictures]), whole)
+    command = [sys.executable, "-c", SLOW, str(pictures), str(killed.out)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    lines, deadline = killed.out / "predictions.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline and not (lines.exists() and lines.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert 3 <= lines.read_bytes().count(b"\n") < 9
+    run(Bright(), named([pictures]), replace(killed, resume=True))
+    assert tree(killed.out) == tree(whole.out)
+
+
+def test_a_folder_that_holds_something_is_left_alone(pictures):
+    wanted = job(pictures, save=("csv",))
+    wanted.out.mkdir()
+    (wanted.out / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty: go on with --resume"):
+        run(Bright(), named([pictures]), wanted)
+    run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
+    assert (wanted.out / "mine.txt").read_text() == "mine"
+
+
+def test_predictions_that_are_written_over_leave_nothing_behind(pictures):
+    wanted = job(pictures)
+    run(Bright(), named([pictures]), wanted)
+    (pictures / "0.png").unlink()
+    (pictures / "1.png").rename(pictures / "renamed.png")
+    run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
+    assert not [name for name in tree(wanted.out) if Path(name).stem in ("0", "1")]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"options": Options(min_score=0.3, batch=2)}, r"options.min_score: 0, now 0.3"),
+        ({"model": {"name": "other"}}, "model.name: 'bright', now 'other'"),
+        ({"save": ("csv",)}, "save"),
+    ],
+)
+def test_only_the_same_run_goes_on(change, complaint, pictures):
+    run(Bright(), named([pictures]), job(pictures))
+    with pytest.raises(ValueError, match=f"(?s)holds other predictions.*{complaint}"):
+        run(Bright(), named([pictures]), replace(job(pictures, resume=True), **change))
+
+
+def test_pictures_that_changed_in_between_are_noticed(pictures):
+    run(Bright(), named([pictures]), job(pictures))
+    write_image(pictures / "0.jpg", picture((9, 9)))
+    with pytest.raises(ValueError, match=r"0\.png was looked at, but now 0\.jpg is in its place"):
+        run(Bright(), named([pictures]), job(pictures, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("predict.json", b"{", r"predict\.json"),
+        ("predictions.jsonl", b"{}\n", r"line 1: KeyError\('path'\); --resume mends it|line 1: KeyError"),
+        ("predictions.jsonl", b"[1", "line 1"),
+    ],
+)
+def test_a_damaged_folder_is_refused(name, content, complaint, pictures):
+    wanted = job(pictures, save=("csv",))
+    run(Bright(), named([pictures]), wanted)
+    (wanted.out / name).write_bytes(content)
+    with pytest.raises(ValueError, match=complaint):
+        list(results(wanted.out))
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no predictions here: there is no predict\.json"):
+        list(results(tmp_path))

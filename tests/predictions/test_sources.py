@@ -1,0 +1,98 @@
+import sys
+
+import av
+import numpy as np
+import pytest
+from bright import Bright, picture
+
+from maskwise.data.images import ImageReadError, write_image
+from maskwise.predict import Options, predict
+from maskwise.predictions.sources import files, is_several, named
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.jpg", "deep/c.png", "deep/er/d.png", "deep/.hidden.png", "other/a.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, picture((9, 9)))
+    (tmp_path / "deep" / "notes.txt").write_text("")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["a.png"], ["a.png"]),
+        (["deep"], ["c.png", "er/d.png"]),
+        (["deep/"], ["c.png", "er/d.png"]),
+        (["deep/*"], ["c.png"]),
+        (["**/*.png"], ["a.png", "deep/c.png", "deep/er/d.png", "other/a.png"]),
+        (["deep/er/d.png", "a.png"], ["deep/er/d.png", "a.png"]),
+        (["deep", "other"], ["deep/c.png", "deep/er/d.png", "other/a.png"]),
+        (["a.png", "./a.png", "*.png"], ["a.png"]),
+        (["nowhere/x.png"], ["x.png"]),
+    ],
+)
+def test_pictures_have_the_names_they_have_below_what_was_named(sources, names, home):
+    assert list(files(sources)) == names
+    assert list(files([home / s for s in sources])) == names
+
+
+def test_two_that_differ_in_their_ending_do_not_share_a_name(home):
+    write_image(home / "b.png", picture((9, 9)))
+    assert list(files(["a.png", "b.jpg", "b.png"])) == ["a.png", "b.jpg", "b_png.png"]
+
+
+def test_a_folder_without_pictures_is_said(home):
+    (home / "empty").mkdir()
+    for source in ("empty", "*.tif"):
+        with pytest.raises(ValueError, match="no pictures there"):
+            files([source])
+
+
+def test_a_name_with_signs_of_a_pattern_is_a_file_where_there_is_one(home):
+    write_image(home / "[1].png", picture((9, 9)))
+    assert not is_several("[1].png")
+    assert list(files(["[1].png"])) == ["[1].png"]
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "clip.mkv"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for i in range(4):
+            frame = av.VideoFrame.from_ndarray(picture((48, 64), (5 * i, 5, 5 * i + 12, 20)), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_video_is_its_frames(video):
+    assert is_several(video)
+    results = list(predict(Bright(), video, Options(min_score=0)))
+    assert [r.name for r in results] == [f"clip/{i:06d}.png" for i in range(4)]
+    assert [r.instances.boxes[0].tolist() for r in results] == [[5 * i, 5, 5 * i + 12, 20] for i in range(4)]
+    np.testing.assert_array_equal(results[1].pixels, picture((48, 64), (5, 5, 17, 20)))
+
+
+def test_a_video_that_cannot_be_read_is_a_picture_that_cannot_be_read(tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    [asked] = named([tmp_path / "bad.mp4"])
+    with pytest.raises(ImageReadError, match=r"bad\.mp4: frame 0: "):
+        asked.read()
+
+
+def test_frames_with_too_many_pixels_are_refused(video):
+    asked = next(iter(named([video], max_pixels=100)))
+    with pytest.raises(ImageReadError, match="64 x 48 pixels, 100 are allowed"):
+        asked.read()
+
+
+def test_what_videos_need_is_said(video, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"pip install 'maskwise\[video\]'"):
+        list(named([video]))
