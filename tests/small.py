@@ -12,8 +12,8 @@ from maskwise.structures import Images, Targets
 
 CLASSES = 8
 TWO_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0}
-TWO_STAGE |= {"per_level_train": 50, "per_level_test": 50, "proposals_train": 30, "proposals_test": 20}
-TWO_STAGE |= {"region_samples": 64, "max_instances": 10}
+TWO_STAGE |= {"per_level_train": 200, "per_level_test": 50, "proposals_train": 100, "proposals_test": 20}
+TWO_STAGE |= {"anchor_scale": 2.0, "region_samples": 64, "max_instances": 10}
 OPTIONS = {"two-stage": TWO_STAGE}
 """Of each family of methods."""
 
