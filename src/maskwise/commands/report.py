@@ -1,0 +1,83 @@
+"""`maskwise report`: the page of a run, or of any COCO results beside their truth."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from maskwise.commands.asked import answer
+
+if TYPE_CHECKING:
+    from maskwise.report.crops import Pixels
+
+Json = Annotated[Path | None, tyro.conf.arg(metavar="FILE.json", help_behavior_hint="")]
+
+
+def main(argv: list[str]) -> int:
+    return answer(report, argv, "report")
+
+
+def report(
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None,
+    *,
+    truth: Json = None,
+    results: Json = None,
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")] = None,
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE.html", help_behavior_hint="(default: report.html in RUN, or here)")
+    ] = None,
+    title: Annotated[
+        str | None, tyro.conf.arg(metavar="WORDS", help_behavior_hint="(default: the name of the results)")
+    ] = None,
+    max_dets: Annotated[int, tyro.conf.arg(metavar="N")] = 100,
+) -> int:
+    """Write a page about what was found beside the truth: one file, to be opened in any browser.
+
+    Args:
+        run: folder of a run; everything else is in it, but the data must be where it was
+        truth: COCO data set, in the place of a run
+        results: COCO results for it; `score` ranks masks, `class_score` and `quality` may ride along
+        images: folder of the pictures that the truth names; without it outlines are drawn on plain ground
+        out: page to write
+        title: of the page, with --truth
+        max_dets: best detections of a picture and class, with --truth
+    """
+    if run is not None and (truth, results, images, title) == (None, None, None, None):
+        from maskwise.report.run_folder import rewrite
+
+        print(rewrite(run, out=out))
+        return 0
+    if run is not None or truth is None or results is None:
+        raise ValueError("expected the folder of a run, or both --truth and --results")
+    print(_of_files(truth, results, images, out or Path("report.html"), title or results.stem, max_dets))
+    return 0
+
+
+def _of_files(truth: Path, results: Path, images: Path | None, out: Path, title: str, max_dets: int) -> Path:
+    from maskwise.evaluate.files import load_comparison
+    from maskwise.evaluate.validation import limited
+    from maskwise.report.page import write
+
+    return write(
+        out,
+        comparison=load_comparison(truth, results),
+        pixels=None if images is None else _pictures(truth, images),
+        title=title,
+        about={"truth": str(truth), "results": str(results)},
+        settings=limited(max_dets),
+    )
+
+
+def _pictures(truth: Path, folder: Path) -> "Pixels":
+    """By the file names of the truth, inside the folder: names that lead out of it lose what leads out."""
+    from maskwise.data.formats import json_file
+    from maskwise.data.formats.coco_files import Pictures
+    from maskwise.data.images import read_image
+
+    if not folder.is_dir():
+        raise ValueError(f"--images {folder}: there is no such folder")
+    content = json_file.load(truth)
+    assert isinstance(content, dict), "it was read before"
+    places = Pictures(root=folder, folder=folder)
+    names = {image["id"]: str(image.get("file_name", "")) for image in content["images"]}
+    return lambda image: read_image(folder / places.place(names[image])[0])
