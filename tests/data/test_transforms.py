@@ -303,6 +303,14 @@ def test_random_sides_reach_both_ends():
     assert {transform(sample, generator(seed)).size[0] for seed in range(40)} == {10, 11, 12}
 
 
+def test_a_picture_of_one_column_is_resized_to_the_same_each_time():
+    sample, again = make_sample(0, size=(35, 1), everything=False), []
+    for _ in range(50):
+        torch.randint(0, 256, (100_000,), dtype=torch.uint8)  # another content of the memory around it
+        again.append(geometry.resize(sample, (99, 3)).pixels)
+    assert all(torch.equal(pixels, again[0]) for pixels in again)
+
+
 def test_only_small_pictures_are_enlarged():
     small, large = (make_sample(0, size=size, everything=False) for size in ((20, 30), (40, 31)))
     assert transforms.Enlarge(short=31)(small).size == (31, 47)

@@ -24,15 +24,22 @@ def resize(sample: Sample, size: Size) -> Sample:
     """To `size`, height and width: pixels bilinear with antialiasing."""
     (h, w), (new_h, new_w) = sample.size, size
     x, y = new_w / w, new_h / h
-    pixels = functional.resize(sample.pixels, list(size), antialias=True)
     moved = _moved(
         sample,
-        pixels,
+        _resized(sample.pixels, size),
         masks=lambda masks: masks.resize(size),
         points=lambda points: points * points.new_tensor([x, y]),
         scale=(sample.scale[0] * x, sample.scale[1] * y),
     )
     return dropping_empty(_with_areas(moved, x * y), "without pixels after resizing")
+
+
+def _resized(pixels: Pixels, size: Size) -> Pixels:
+    if pixels.dtype != torch.uint8 or pixels.shape[-1] > 1:
+        return functional.resize(pixels, list(size), antialias=True)
+    # torch's resizing of bytes reads beyond pictures of one column: the result is another each time
+    exact = functional.resize(pixels.float(), list(size), antialias=True)
+    return exact.round().clamp(0, 255).to(torch.uint8)
 
 
 def crop(sample: Sample, x0: int, y0: int, size: Size, *, least_left: float = 0.0, fill: float = 0.5) -> Sample:
