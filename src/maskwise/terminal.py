@@ -30,6 +30,8 @@ def grid(rows: Sequence[Mapping[str, object]]) -> Table:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:.4f}" if math.isfinite(value) else "-"
     return escape(str(value))

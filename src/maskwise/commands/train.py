@@ -1,5 +1,6 @@
 """`maskwise train RECIPE`: what is heavy is imported when it runs, so that `--help` needs no torch."""
 
+import json as json_format
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from maskwise.commands.asked import Flag, answer, print_json
+from maskwise.terminal import Terminal, grid
 
 if TYPE_CHECKING:
     from maskwise.recipes.run import Run
@@ -136,6 +138,17 @@ def _tell(recipe: str, folder: Path, weights: Path, *, json: bool) -> None:
         found = {"recipe": recipe, "folder": str(folder), "weights": str(weights), "mask_AP": ap}
         print_json({**found, "epoch": notes["epoch"], "failures": failures})
         return
+    _classes(folder)
     if failures:
         print(f"{failures} failures, see {folder / 'failures.jsonl'}", file=sys.stderr)
     print(f"mask AP {'-' if ap is None else f'{ap:.4f}'} after epoch {notes['epoch']}: {weights}")
+
+
+def _classes(folder: Path) -> None:
+    """The table of the best weights, where they were judged."""
+    from maskwise.logbook import REPORT
+
+    if (folder / REPORT).exists():
+        rows = json_format.loads((folder / REPORT).read_bytes())["classes"]
+        shown = [{"class": row.pop("name"), "objects": row.pop("ground_truths"), **row} for row in rows]
+        Terminal(width=None if sys.stdout.isatty() else 1000).print(grid(shown))

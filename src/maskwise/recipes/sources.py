@@ -40,9 +40,9 @@ def sources(data: Data) -> Sources:
 
 def opened_split(source: Files, wanted: str | None) -> DataSet:
     """What to judge by: the split that is wanted, else the one called val or the only one."""
-    if wanted is None:
-        format = source.format or detected(Path(source.path))
-        found = FORMATS[format].splits(Path(source.path))
+    path = Path(source.path)
+    if wanted is None and path.exists():
+        found = FORMATS[source.format or detected(path)].splits(path)
         wanted = next((name for name in found if name.startswith("val")), None)
     return open_data(source.path, format=source.format, split=wanted)
 

@@ -1,0 +1,61 @@
+"""Training on data sets in files, in every format that can be read."""
+
+import json
+
+import pytest
+from pictures import SCENES, write_scenes
+from safetensors.torch import load_file
+from tiny_method import METHODS, Config, tiny_run
+
+from maskwise.categories import Categories
+from maskwise.checkpoint import read_about
+from maskwise.data.formats.cityscapes import CATEGORIES as CITYSCAPES
+from maskwise.data.formats.table import FORMATS
+from maskwise.recipes.run import Files
+from maskwise.train import train
+
+
+def known_to(format: str) -> Categories:
+    """Cityscapes has classes of its own."""
+    return CITYSCAPES if format == "cityscapes" else SCENES.categories
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_can_be_trained_on(tmp_path, format):
+    splits = {"train": 4, "val": 2}
+    data = write_scenes(tmp_path / "data", format=format, categories=known_to(format), **splits)
+    source = Files(path=str(data), **({} if len(FORMATS[format].splits(data)) > 1 else {"train": None, "val": None}))
+    weights = train(tiny_run(epochs=1, data={"source": source}), tmp_path / "run", methods=METHODS)
+    assert set(read_about(weights).categories.names) >= {"person"} if format == "cityscapes" else {"disc", "square"}
+    assert not (tmp_path / "run" / "failures.jsonl").exists()
+
+
+def test_workers_change_nothing(tmp_path):
+    """Without noise: while tests run, beartype draws from `random` too."""
+    data = write_scenes(tmp_path / "data", train=5, val=3)
+    results = []
+    for workers in (0, 2):
+        folder = tmp_path / str(workers)
+        run = tiny_run(config=Config(chance=0), data={"source": Files(path=str(data)), "workers": workers})
+        train(run, folder, methods=METHODS)
+        results.append((load_file(folder / "weights" / "last.safetensors"), (folder / "metrics.csv").read_text()))
+    (one, table), (other, same_table) = results
+    assert table == same_table
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_the_results_of_files_have_the_ids_of_the_files(tmp_path):
+    data = write_scenes(tmp_path / "data", first=40, train=2, val=3)
+    train(tiny_run(epochs=1, data={"source": Files(path=str(data))}), tmp_path / "run", methods=METHODS)
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert {entry["image_id"] for entry in results} == {41, 42, 43}
+    report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
+    assert report["data"] == f"{data} val"
+
+
+def test_a_picture_that_cannot_be_judged_is_left_out_and_written_down(tmp_path):
+    data = write_scenes(tmp_path / "data", train=2, val=3)
+    (data / "val-001.png").write_bytes(b"no picture")
+    train(tiny_run(epochs=1, data={"source": Files(path=str(data))}), tmp_path / "run", methods=METHODS)
+    assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["images"] == 2
+    assert "val-001.png" in (tmp_path / "run" / "failures.jsonl").read_text()
