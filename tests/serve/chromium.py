@@ -105,11 +105,13 @@ class Tab:
 
     def downloaded(self, button: str, *, seconds: float = 15) -> Path:
         """The file that a click on a button brings."""
-        before, until = set(self.downloads.iterdir()), time.monotonic() + seconds
+        for earlier in self.downloads.iterdir():
+            earlier.unlink()
+        until = time.monotonic() + seconds
         self.click(button)
         while True:
-            new = [p for p in self.downloads.iterdir() if p not in before and p.suffix != ".crdownload"]
-            if new and not list(self.downloads.glob("*.crdownload")):
+            new = list(self.downloads.iterdir())
+            if len(new) == 1 and not new[0].name.endswith(".crdownload"):
                 return new[0]
             assert time.monotonic() < until, f"{button}: no file came; {self.complaints}"
             self.js("0")

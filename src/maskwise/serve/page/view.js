@@ -1,9 +1,10 @@
 // The picture on the screen: masks drawn at the screen's own resolution, zooming, moving, finding what is under a finger.
 
 import { colour, css } from "/page/colours.js";
-import { exactPath, smoothPath } from "/page/masks.js";
+import { cutPath, exactPath, smoothPath } from "/page/masks.js";
 
 const PIXELS_SEEN = 7; // from this many screen pixels a picture's pixels are drawn as squares, and masks along them
+const CORNERS_SEEN = 2.5; // from this many, corners that were cut off are rounded
 const FURTHEST = 64;
 const CLICK = 6; // pixels that a finger may move and still tap
 const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -144,7 +145,7 @@ export class View {
     const tone = colour(one, this.by);
     context.fillStyle = css(tone, 0.26);
     context.fill(path, "evenodd");
-    context.lineJoin = "round";
+    context.miterLimit = 2;
     context.lineWidth = 1.9 * wide; // a dark rim, so that light colours are seen on light pictures
     context.strokeStyle = "rgb(0 0 0 / .4)";
     context.stroke(path);
@@ -170,7 +171,8 @@ export class View {
   }
 
   #pathOf(one) {
-    return this.#at.scale >= PIXELS_SEEN ? (one.exact ??= exactPath(one.rings)) : smoothOf(one);
+    if (this.#at.scale >= PIXELS_SEEN) return exactOf(one);
+    return this.#at.scale >= CORNERS_SEEN ? smoothOf(one) : cutOf(one);
   }
 
   #cleared(canvas) {
@@ -250,7 +252,7 @@ export class View {
     const under = this.#shown().filter(
       (one) =>
         px >= one.box[0] - 0.5 && px <= one.box[2] + 0.5 && py >= one.box[1] - 0.5 && py <= one.box[3] + 0.5 &&
-        context.isPointInPath(one.exact ??= exactPath(one.rings), px, py, "evenodd"),
+        context.isPointInPath(exactOf(one), px, py, "evenodd"),
     );
     context.restore();
     return under.sort((a, b) => a.area - b.area)[0] ?? null;
@@ -303,4 +305,7 @@ export class View {
   }
 }
 
+// Made when they are first drawn.
+const exactOf = (one) => (one.exact ??= exactPath(one.rings));
+const cutOf = (one) => (one.cut ??= cutPath(one.rings));
 const smoothOf = (one) => (one.smooth ??= smoothPath(one.rings));
