@@ -283,6 +283,7 @@ def test_markup_in_names_stays_text(page_of, comparison, tmp_path):
     ("change", "words"),
     [
         (without_found, "Nothing was found"),
+        (without_found, "nothing near it"),
         (without_truth, "There are no objects in the truth"),
         (lambda pair: without_truth(without_found(pair)), "There are neither objects nor detections"),
     ],
@@ -360,6 +361,21 @@ def test_pictures_show_the_true_iou_that_the_evaluator_has(page, comparison):
     best = float(np.nanmax(found.detections.true_iou))
     [first, *_] = re.findall(r"Best highest true IoU.*?true IoU ?([\d.]+)", page.text)
     assert first == f"{best:.2f}"
+
+
+def test_what_was_missed_is_shown_with_what_comes_nearest(page, comparison):
+    verdicts = zip(comparison.pairs, find(comparison).assignments, strict=True)
+    missed = [(pair, n) for pair, verdict in verdicts for n in verdict.missed]
+    pair, n = max(missed, key=lambda one: one[0].truth.areas[one[1]])
+    label = comparison.categories.names[pair.truth.labels[n]]
+    assert re.search(f"Missed the largest first ?{label} ?{pair.image}", page.text)
+    assert f"Picture, truth and prediction of {label}, which was missed" in page.svgs
+
+
+def test_without_pictures_there_is_no_empty_pane(page_of, comparison):
+    page = page_of(comparison, pixels=None)
+    assert "From left to right: truth among its neighbours" in page.text
+    assert page.source.count('class="pane"') == 2 * sum(svg.startswith("Picture, truth and") for svg in page.svgs) > 0
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,11 @@ MOST_NEIGHBOURS = 60
 """Outlines of other objects in a crop."""
 SIDE = 240
 """Pixels of a cut-out in the page; outlines are traced no finer than that twice."""
-ROOM = 1.6
+ROOM = 1.8
 """Side of a cut-out, in sides of what it is about."""
 SMALLEST = 32
+NEAR = 0.1
+"""IoU from which a detection is shown beside an object that it missed."""
 QUALITY = 85
 PANE, GAP = 100, 3
 
@@ -47,6 +49,7 @@ class Case(NamedTuple):
     """detection, or NOTHING"""
     truth: int
     """object, or NOTHING"""
+    is_missed: bool = False
 
 
 class Cases(NamedTuple):
@@ -83,13 +86,14 @@ def choose(found: Findings) -> Cases:
     def first(ranked: Int[np.ndarray, " r"]) -> list[Case]:
         return [_of_detection(found, i) for i in _few_of_each(shown[ranked], d.picture, each)]
 
+    by_score = np.argsort(-d.mask_scores[shown], kind="stable")
     worst_first = np.lexsort((-d.mask_scores[shown], -over))
     worst_first = worst_first[over[worst_first] > 0]
     best_first = np.lexsort((-d.mask_scores[shown], -d.true_iou[shown]))
     best_first = best_first[d.true_iou[shown][best_first] >= MATCH]
     return Cases(
         overrated=first(worst_first[~is_confused[worst_first]]),
-        confused=first(worst_first[is_confused[worst_first]]),
+        confused=first(by_score[is_confused[by_score]]),
         best=first(best_first),
         missed=_missed(found, each),
     )
@@ -130,12 +134,12 @@ def _missed(found: Findings, each: int) -> list[Case]:
     areas = np.array([pairs[p].truth.areas[n] for p, n in rows])
     pictures = np.array([p for p, _ in rows], np.int64)
     chosen = [rows[i] for i in _few_of_each(np.argsort(-areas, kind="stable"), pictures, each)]
-    return [Case(p, _closest(pairs[p], n, found.assignments[p].truth), n) for p, n in chosen]
+    return [Case(p, _closest(pairs[p], n, found.assignments[p].truth), n, True) for p, n in chosen]
 
 
 def _closest(pair: Pair, n: int, assigned: Int[np.ndarray, " d"]) -> int:
     iou = np.where(assigned == LEFT_OUT, 0.0, of_kind("segm").iou(pair.truth, pair.found)[:, n])
-    return int(iou.argmax()) if iou.max(initial=0.0) > 0 else NOTHING
+    return int(iou.argmax()) if iou.max(initial=0.0) >= NEAR else NOTHING
 
 
 # Drawing
@@ -160,17 +164,18 @@ def _figure(found: Findings, case: Case, pixels: Pixels | None, key: str) -> str
 def _caption(found: Findings, case: Case) -> tuple[str, str]:
     """As markup, and in plain words."""
     pair, names = found.comparison.pairs[case.picture], found.comparison.categories.names
-    f, t = pair.found, pair.truth
     where = f'<span class="soft file">{name(pair.image)}</span>'
-    is_ = names[int(t.labels[case.truth])] if case.truth != NOTHING else None
-    if case.found == NOTHING:
-        return f"<b>{name(is_)}</b> not found {where}", f"{is_}, not found"
-    as_ = names[int(f.labels[case.found])]
+    is_ = names[int(pair.truth.labels[case.truth])] if case.truth != NOTHING else None
+    as_ = names[int(pair.found.labels[case.found])] if case.found != NOTHING else None
+    if case.is_missed:
+        iou = float(of_kind("segm").iou(pair.truth, pair.found)[case.found, case.truth]) if as_ else 0.0
+        near = f"nearest is {name(as_)}, IoU {number(iou, 2)}" if as_ else "nothing near it"
+        return f'<b>{name(is_)}</b> {where}<span class="soft near">{near}</span>', f"{is_}, which was missed"
     title = f"<b>{name(as_)}</b>"
     if is_ != as_:
         title += f" on {name(is_)}" if is_ else " on nothing"
     values = _values(found, case)
-    shown = " ".join(f"<span>{label}{number(value, 2)}</span>" for label, value in values.items())
+    shown = "".join(f"<span>{label}{number(value, 2)}</span>" for label, value in values.items())
     told = ", ".join(f"{label} {value:.2f}" for label, value in values.items())
     return f'{title} {where}<span class="values">{shown}</span>', f"{as_}: {told}"
 
@@ -234,21 +239,24 @@ def _triple(found: Findings, case: Case, view: View, image: str, key: str, descr
     outline = _path(true_mask, view)
     picture = f'<use href="#{key}"/>' if image else ""
     size = f'x="{view.x0}" y="{view.y0}" width="{view.width}" height="{view.height}"'
-    first = f'<image id="{key}" {size} preserveAspectRatio="none" href="{image}"/>' if image else ""
+    first = f'<image id="{key}" {size} preserveAspectRatio="none" href="{image}"/>'
     neighbours = "".join(f'<path class="neighbour" d="{_path(mask, view)}"/>' for mask in others)
-    panes = (
-        first,
-        picture + neighbours + _drawn("true", outline),
-        picture + _drawn("found", _path(found_mask, view), below=f'<path class="reference" d="{outline}"/>'),
-    )
+    panes = [first] if image else []
+    panes.append(picture + neighbours + _drawn("true", outline))
+    reference = f'<path class="reference" d="{outline}"/>' if outline else ""
+    panes.append(picture + _drawn("found", _path(found_mask, view), below=reference))
+    shown = "".join(_pane(i, pane, view) for i, pane in enumerate(panes))
+    width = len(panes) * (PANE + GAP) - GAP
+    look = "" if image else ' class="plain"'
+    label = f'role="img" aria-label="{escape(description)}"'
+    return f'<svg viewBox="0 0 {width} {PANE}"{look} {label}>{shown}</svg>'
+
+
+def _pane(i: int, content: str, view: View) -> str:
+    """A window on the picture, in the picture's own coordinates."""
+    at = f'x="{i * (PANE + GAP)}" width="{PANE}" height="{PANE}"'
     box = f'viewBox="{view.x0} {view.y0} {view.width} {view.height}"'
-    width = 3 * PANE + 2 * GAP
-    shown = "".join(
-        f'<rect class="pane" x="{i * (PANE + GAP)}" width="{PANE}" height="{PANE}"/>'
-        f'<svg x="{i * (PANE + GAP)}" width="{PANE}" height="{PANE}" {box}>{pane}</svg>'
-        for i, pane in enumerate(panes)
-    )
-    return f'<svg viewBox="0 0 {width} {PANE}" role="img" aria-label="{escape(description)}">{shown}</svg>'
+    return f'<rect class="pane" {at}/><svg {at} {box}>{content}</svg>'
 
 
 def _drawn(look: str, path: str, *, below: str = "") -> str:

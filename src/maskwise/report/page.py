@@ -125,7 +125,7 @@ def _pictures(found: Findings, pixels: Pixels | None) -> str:
     kinds = (
         ("overrated", "Most overrated", "mask score furthest above the true IoU", cases.overrated),
         ("confused", "Taken for another class", "highest mask score first", cases.confused),
-        ("missed", "Missed", "the largest first, each with the detection that comes nearest", cases.missed),
+        ("missed", "Missed", "the largest first", cases.missed),
         ("best", "Best", "highest true IoU", cases.best),
     )
     parts = [
@@ -135,9 +135,10 @@ def _pictures(found: Findings, pixels: Pixels | None) -> str:
     ]
     if not parts:
         return nothing("There are neither objects nor detections to look at.")
+    first = "the picture, " if pixels else ""
     lead = (
         f"At IoU {MATCH:g}, of the detections from the score at which their class has its best F1. "
-        'From left to right: the picture, <span class="swatch true">truth</span> among its neighbours, '
+        f'From left to right: {first}<span class="swatch true">truth</span> among its neighbours, '
         '<span class="swatch found">prediction</span> over the outline of the truth.'
     )
     return _lead(lead) + "".join(parts)

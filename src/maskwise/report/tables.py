@@ -119,7 +119,7 @@ def errors(found: Findings) -> str:
     ]
     head = ["kind of error", "how many", "AP50 to gain"]
     start = f"AP at IoU {found.errors.thresholds[0]:g} is {number(numbers['AP'])}"
-    total = f'<p class="soft">{start}; to gain {" and ".join(sums)}.</p>'
+    total = f'<p class="soft">{start}; to gain {" and ".join(sums)}. {policy(found.errors)}.</p>'
     return table("By kind", head, rows, look="bars") + total + fold("By class", _errors_by_class(found))
 
 
