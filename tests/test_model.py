@@ -9,13 +9,17 @@ import torch
 import yaml
 
 import maskwise
-from maskwise import checkpoint
+from maskwise import checkpoint, cli
 from maskwise.categories import Categories
 from maskwise.checkpoint import About
+from maskwise.data.dataset import Item
+from maskwise.data.formats import coco
+from maskwise.data.images import write_image
 from maskwise.data.scenes import Scenes
 from maskwise.methods import METHODS
 from maskwise.model import load
 from maskwise.models import published
+from maskwise.recipes.run import Optim
 from maskwise.train import train
 
 SMALL = {"num_classes": 8, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0, "max_instances": 10}
@@ -192,3 +196,55 @@ def test_a_name_that_is_published_is_found(written, tmp_path, monkeypatch):
     folder = load(written, device="cpu").save(tmp_path / "package" / "cells")
     monkeypatch.setitem(published.PUBLISHED, "cells", published.Published(title="", licence="", at=folder))
     assert maskwise.load("cells", device="cpu").name == "cells"
+
+
+# Judged and trained
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A trained model of a method that trains in a second, and data on the disk."""
+    monkeypatch.setitem(METHODS, "tiny", tiny_method.METHODS["tiny"])
+    best = train(tiny_method.tiny_run(epochs=1), tmp_path / "run")
+    scenes = Scenes(size=(32, 32), count=(1, 2), classes=("disc", "square"))
+    for split, start in (("train", 0), ("val", 10)):
+        several = [scenes.scene(start + i) for i in range(3)]
+        for i, scene in enumerate(several):
+            write_image(tmp_path / f"{split}{i}.png", scene.pixels)
+        items = [
+            Item(name=f"{split}/{i}.png", size=(32, 32), labelled=s.targets, image=tmp_path / f"{split}{i}.png")
+            for i, s in enumerate(several)
+        ]
+        coco.write(tmp_path / "data", scenes.categories, items, split=split)
+    return load(best, device="cpu")
+
+
+def test_a_model_is_judged_as_by_the_command(tiny, tmp_path, capsys):
+    found = tiny.val(tmp_path / "data", split="val")
+    assert found.masks.images == 3
+    run = tmp_path / "run" / "weights" / "best.safetensors"
+    assert (
+        cli.main(
+            ["val", "--model", str(run), "--data", str(tmp_path / "data"), "--split", "val", "--workers", "0", "--json"]
+        )
+        == 0
+    )
+    assert json.loads(capsys.readouterr().out)["masks"] == found.to_json()["masks"]
+
+
+def test_training_goes_on_from_the_weights(tiny, tmp_path):
+    still = tiny_method.tiny_run(epochs=1, optim=Optim(lr=0.0, lr_batch=None, weight_decay=0.0))
+    after = tiny.train(still, tmp_path / "again")
+    before = dict(tiny.module.named_parameters())
+    assert all(torch.equal(value, before[name]) for name, value in after.module.named_parameters())
+    assert tiny.train(tiny_method.tiny_run(epochs=1), tmp_path / "more").module is not tiny.module
+
+
+def test_other_classes_begin_from_chance(tiny, tmp_path, caplog):
+    run = tiny_method.tiny_run(epochs=1)
+    scenes = replace(run.data.source.scenes, classes=("disc", "square", "ring"))
+    run = replace(run, data=replace(run.data, source=replace(run.data.source, scenes=scenes)))
+    with caplog.at_level("INFO"):
+        after = tiny.train(run, tmp_path / "again")
+    assert after.categories.names == ("disc", "square", "ring")
+    assert "begin from chance: label.bias, label.weight" in caplog.text

@@ -20,11 +20,15 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "data": Command("maskwise.data.command", "check, count, convert and look at a data set"),
+    "doctor": Command("maskwise.commands.doctor", "check this installation"),
     "eval": Command("maskwise.evaluate.command", "judge COCO results against ground truth"),
+    "export-model": Command("maskwise.commands.export_model", "write a model as a folder that others can load"),
     "methods": Command("maskwise.commands.methods", "list the methods"),
+    "models": Command("maskwise.commands.models", "list the models that have a name"),
     "predict": Command("maskwise.commands.predict", "find the objects in pictures, and how good each mask is"),
     "recipes": Command("maskwise.commands.recipes", "list what can be trained"),
     "report": Command("maskwise.commands.report", "write a page about a run, or about COCO results"),
+    "review": Command("maskwise.commands.review", "rank masks by their predicted quality, worst first"),
     "serve": Command("maskwise.serve.command", "put a model behind HTTP, with a page for people"),
     "train": Command("maskwise.commands.train", "train a recipe"),
     "val": Command("maskwise.commands.val", "judge a model on a data set: boxes, masks and its quality"),

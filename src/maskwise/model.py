@@ -4,8 +4,10 @@ Nothing that a model file or folder holds is ever executed. See docs/predict.md.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
@@ -19,16 +21,23 @@ from maskwise import checkpoint
 from maskwise.categories import Categories
 from maskwise.checkpoint import About
 from maskwise.data.sample import Sample
+from maskwise.data.source import FileSource
 from maskwise.data.transforms import Resize, compose, fitted
+from maskwise.evaluate.validation import Validation, compare, limited, validation
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
 from maskwise.models.published import find
 from maskwise.predict import Options, Result, Source, predict
 from maskwise.predictions.pictures import Given, Picture
-from maskwise.recipes.run import Change
+from maskwise.recipes.chosen import chosen
+from maskwise.recipes.run import Change, Files, Run
+from maskwise.recipes.sources import opened_split
 from maskwise.recipes.stored import from_json, refuse_unknown
 from maskwise.rle import Size
 from maskwise.structures import Images, Instances, Targets
+from maskwise.train import train
+
+log = logging.getLogger(__name__)
 
 
 class Wishes(TypedDict, total=False):
@@ -91,6 +100,43 @@ class Model:
         """
         return predict(self, source, Options(**options))
 
+    def val(
+        self,
+        data: Path | str,
+        *,
+        split: str | None = None,
+        format: str | None = None,
+        max_dets: int = 100,
+        batch: int = 1,
+        workers: int = 0,
+    ) -> Validation:
+        """How good the model is on a data set: AP of boxes and masks, and how far its quality can be trusted."""
+        opened = opened_split(Files(path=str(data), format=format), split)
+        found, _ = compare(self, FileSource(opened), opened.categories, data=str(data), batch=batch, workers=workers)
+        return validation(found, limited(max_dets))
+
+    def train(
+        self,
+        recipe: Run[Any] | str,
+        folder: Path | str,
+        *,
+        data: str | None = None,
+        resume: bool = False,
+        exist_ok: bool = False,
+    ) -> "Model":
+        """The model that these weights become, on the same device.
+
+        The recipe (a name, a `run.json` or a `Run`) says what is learned from and how; method and options are those of
+        this model. Weights of classes that the data does not have begin from chance.
+        """
+        run = chosen(recipe, data=data) if isinstance(recipe, str) else recipe
+        entry = METHODS[self.about.method]
+        run = replace(run, method=self.about.method, config=_config(entry, self.about), device=str(self.device))
+        begun = cast(Callable[[Any], Method], partial(_begun, entry, self.module.state_dict()))
+        own = {self.about.method: replace(entry, build=begun)}
+        best = train(run, Path(folder), methods=own, resume=resume, exist_ok=exist_ok)
+        return load(best, device=str(self.device))
+
     def seen(self, size: Size) -> Size:
         """How large a picture of that height and width is under the view."""
         for step in self.view:
@@ -145,6 +191,17 @@ def _built(name: str, weights: Mapping[str, Tensor], about: About, device: str, 
     checkpoint.load_weights(module, weights)
     view = from_json(tuple[Change, ...], [dict(step) for step in about.view], "view")
     return Model(name=name, module=module.eval().to(on), about=about, view=view, device=on)
+
+
+def _begun(entry: Entry, weights: Mapping[str, Tensor], config: Any) -> nn.Module:
+    """A network that begins with the weights that fit it."""
+    module = cast(nn.Module, entry.build(config))
+    expected = module.state_dict()
+    fitting = {name: value for name, value in weights.items() if value.shape == expected[name].shape}
+    if left := sorted(set(expected) - set(fitting)):
+        log.info("for another number of classes, these begin from chance: %s", ", ".join(left))
+    module.load_state_dict(fitting, strict=False)
+    return module
 
 
 def _config(entry: Entry, about: About) -> Any:

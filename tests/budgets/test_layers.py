@@ -20,7 +20,7 @@ LAYERS = [
     {"methods"},
     {"recipes"},
     {"train", "checkpoint", "distributed", "logbook", "optimization", "progress", "reproducible"}
-    | {"model", "models", "predict", "predictions", "evaluate", "export", "weights", "report", "draw"},
+    | {"model", "models", "predict", "predictions", "review", "evaluate", "export", "weights", "report", "draw"},
     {"serve", "commands", "cli", "__main__"},
 ]
 ABOVE_DATA = LAYERS[3] | LAYERS[4] | LAYERS[5]

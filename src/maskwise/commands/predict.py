@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict, Unpack
 
 import tyro
 from rich.console import Console
@@ -18,9 +18,10 @@ from maskwise.commands.asked import WRONG, Flag, answer, print_json
 from maskwise.terminal import Terminal, grid
 
 if TYPE_CHECKING:
-    from maskwise.predict import Failed, Result
+    from maskwise.predict import Failed, Options, Result
     from maskwise.predictions.finder import Finder
     from maskwise.predictions.folder import Done, Job
+    from maskwise.predictions.formats import Save
     from maskwise.predictions.pictures import Asked
 
 INCOMPLETE = 3
@@ -33,12 +34,21 @@ Auto = Literal["auto"]
 Given = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")]
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """What was named, and the pictures that this means; how many, where that is known."""
 
     sources: list[str]
     asked: "Iterable[Asked]"
     total: int | None
+
+
+class _Wishes(TypedDict, total=False):
+    """Of a job, beside what it is about."""
+
+    save: "tuple[Save, ...]"
+    link: bool
+    resume: bool
+    exist_ok: bool
 
 
 def main(argv: list[str]) -> int:
@@ -88,11 +98,7 @@ def predict(
     """
     from maskwise.data.images import MAX_PIXELS
     from maskwise.model import load
-    from maskwise.models.download import digest
-    from maskwise.models.folder import weights_file
-    from maskwise.models.published import find
     from maskwise.predict import Options
-    from maskwise.predictions.folder import Job
     from maskwise.predictions.formats import chosen
 
     options = Options(
@@ -103,23 +109,28 @@ def predict(
         tile=None if tile == "none" else tile,
         max_pixels=max_pixels or MAX_PIXELS,
     )
-    wanted, kinds, loaded = _asked(sources, options.max_pixels, stdin=stdin), chosen(save), load(model, device=device)
-    job = Job(
-        out=out,
-        model={"name": model, "sha256": digest(weights_file(find(model)))},
-        sources=wanted.sources,
-        options=options,
-        save=kinds,
-        link=not copy and _can_link(),
-        resume=resume,
-        exist_ok=exist_ok,
-    )
-    return report(loaded, wanted, job, json=json)
+    named, kinds, loaded = wanted(sources, options.max_pixels, stdin=stdin), chosen(save), load(model, device=device)
+    if not copy and not _can_link():
+        print("links are not allowed here: the pictures are copied", file=sys.stderr)
+        copy = True
+    what = job(out, model, named.sources, options, save=kinds, link=not copy, resume=resume, exist_ok=exist_ok)
+    return report(loaded, named, what, json=json)
 
 
-def report(finder: "Finder", wanted: _Wanted, job: "Job", *, json: bool) -> int:
+def job(out: Path, model: str, sources: Sequence[str], options: "Options", **rest: Unpack[_Wishes]) -> "Job":
+    """With the digest of the model, so that only the same one goes on."""
+    from maskwise.models.download import digest
+    from maskwise.models.folder import weights_file
+    from maskwise.models.published import find
+    from maskwise.predictions.folder import Job
+
+    about = {"name": model, "sha256": digest(weights_file(find(model)))}
+    return Job(out=out, model=about, sources=sources, options=options, **rest)
+
+
+def report(finder: "Finder", named: Wanted, job: "Job", *, json: bool) -> int:
     """Predict, and say what came of it."""
-    done = _watched(finder, wanted, job)
+    done = watched(finder, named, job)
     found = _json(done, job, _tallies(job.out, finder.categories.names))
     if json:
         print_json(found)
@@ -131,7 +142,7 @@ def report(finder: "Finder", wanted: _Wanted, job: "Job", *, json: bool) -> int:
     return INCOMPLETE if done.failures else 0
 
 
-def _asked(sources: Sequence[str], max_pixels: int, *, stdin: bool) -> "_Wanted":
+def wanted(sources: Sequence[str], max_pixels: int, *, stdin: bool = False) -> Wanted:
     from maskwise.predictions.pictures import Asked
     from maskwise.predictions.sources import files, is_video, opened
 
@@ -139,14 +150,14 @@ def _asked(sources: Sequence[str], max_pixels: int, *, stdin: bool) -> "_Wanted"
         raise ValueError("say what to look at: pictures, folders, patterns, - for a list of them, or --stdin for bytes")
     if stdin:
         data = sys.stdin.buffer.read()
-        return _Wanted(["<standard input>"], [Asked.of(data, name="stdin.png", max_pixels=max_pixels)], 1)
+        return Wanted(["<standard input>"], [Asked.of(data, name="stdin.png", max_pixels=max_pixels)], 1)
     if "-" in sources:
         listed = [line.rstrip("\r\n") for line in sys.stdin]
         sources = [one for source in sources for one in (listed if source == "-" else [source]) if one]
     found = files(sources)
     has_videos = any(is_video(path) for path in found.values())
     asked = opened(found, max_pixels=max_pixels)
-    return _Wanted(list(sources), asked, None if has_videos else len(found))
+    return Wanted(list(sources), asked, None if has_videos else len(found))
 
 
 def _can_link() -> bool:
@@ -159,18 +170,18 @@ def _can_link() -> bool:
     return True
 
 
-def _watched(finder: "Finder", wanted: _Wanted, job: "Job") -> "Done":
+def watched(finder: "Finder", named: Wanted, job: "Job") -> "Done":
     """A line a picture, and on a terminal a bar below them."""
     from maskwise.predictions.folder import run
 
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("predicting", total=wanted.total)
+        task = bar.add_task("predicting", total=named.total)
 
         def counted() -> "Iterator[Asked]":
             """Also those that are passed over because they are done."""
-            for one in wanted.asked:
+            for one in named.asked:
                 yield one
                 bar.advance(task)
 

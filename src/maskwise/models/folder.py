@@ -43,7 +43,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], About]:
 def write(folder: Path, weights: Mapping[str, Tensor], about: About, *, half: bool = False) -> Path:
     """The same model as it is, or with weights of 16 bits. The weights come last: a folder with them is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {k: v.half() if half and v.dtype == torch.float32 else v for k, v in weights.items()}
+    kept = {name: _halved(value) for name, value in weights.items()} if half else weights
     names = dict(enumerate(about.categories.names))
     config = {
         "library_name": "maskwise",
@@ -58,6 +58,12 @@ def write(folder: Path, weights: Mapping[str, Tensor], about: About, *, half: bo
         write_bytes(folder / CARD, card(about, sum(v.numel() for v in weights.values())).encode())
     write_model(folder / WEIGHTS, kept, about)
     return folder
+
+
+def _halved(value: Tensor) -> Tensor:
+    """Of biases and norms nothing is saved, and their numbers may be out of range."""
+    small = value.half() if value.dtype == torch.float32 and value.ndim > 1 else value
+    return small if bool(small.isfinite().all()) else value
 
 
 def _configured(path: Path, about: About) -> About:

@@ -1,0 +1,1 @@
+"""Which masks a person should look at first: predictions ranked by the quality that the model itself expects."""
