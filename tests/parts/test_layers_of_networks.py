@@ -1,0 +1,136 @@
+"""FPN, norms, deformable convolutions, and suppression: small parts against their references."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torchvision.ops import FeaturePyramidNetwork, batched_nms
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from maskwise.parts import norms
+from maskwise.parts.deformable import DeformableConvolution, deform
+from maskwise.parts.fpn import FPN
+from maskwise.parts.norms import FrozenBatchNorm
+from maskwise.parts.suppression import soft_nms
+
+# --- pyramid
+
+
+def maps(height, width):
+    sides = [(height, width)]
+    for _ in range(2):
+        sides.append(tuple(-(-side // 2) for side in sides[-1]))
+    return [torch.rand(2, c, h, w) for c, (h, w) in zip((4, 6, 8), sides, strict=True)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (13, 7), (5, 1), (1, 1)])
+def test_pyramids_are_torchvisions_also_of_odd_sizes(height, width):
+    mine, theirs = FPN([4, 6, 8], 5), FeaturePyramidNetwork([4, 6, 8], 5, extra_blocks=LastLevelMaxPool())
+    for i in range(3):
+        theirs.inner_blocks[i][0].load_state_dict(mine.lateral[i].state_dict())
+        theirs.layer_blocks[i][0].load_state_dict(mine.output[i].state_dict())
+    several = maps(height, width)
+    expected = theirs({str(i): x for i, x in enumerate(several)}).values()
+    for found, want in zip(mine(several), expected, strict=True):
+        torch.testing.assert_close(found, want)
+
+
+def test_a_pyramid_with_norms_has_no_biases_beside_them():
+    pyramid = FPN([4, 6, 8], 8, norm="group")
+    assert [x.shape[1] for x in pyramid(maps(8, 8))] == [8] * 4
+    assert all(m.bias is None for m in pyramid.modules() if isinstance(m, nn.Conv2d))
+    assert sum(isinstance(m, nn.GroupNorm) for m in pyramid.modules()) == 6
+
+
+# --- norms
+
+
+def random_batch_norm(channels):
+    norm = nn.BatchNorm2d(channels, eps=1e-3).eval()
+    for value in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        nn.init.uniform_(value, 0.5, 2)
+    return norm
+
+
+def test_a_frozen_norm_is_the_batch_norm_at_test_time_also_in_training():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), random_batch_norm(8))
+    x = torch.randn(2, 3, 9, 9)
+    expected = network.eval()(x)
+    norms.replace(network, "frozen")
+    torch.testing.assert_close(network.train()(x), expected)
+    assert isinstance(network[1], FrozenBatchNorm)
+    assert not [name for name, _ in network.named_parameters() if name.startswith("1.")]
+
+
+def test_group_norm_has_32_groups_or_what_divides():
+    assert [norms.group_norm(c).num_groups for c in (256, 48, 7)] == [32, 16, 1]
+
+
+def test_norms_are_replaced_wherever_they_are():
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64)), nn.BatchNorm2d(64))
+    norms.replace(network, "group")
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+    assert sum(isinstance(m, nn.GroupNorm) for m in network.modules()) == 2
+
+
+# --- deformable convolution
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2, "padding": 2}])
+def test_it_begins_as_the_convolution_that_it_replaces(options):
+    plain = nn.Conv2d(4, 6, 3, **{"padding": 1} | options)
+    x = torch.randn(2, 4, 9, 11)
+    deformable = DeformableConvolution(plain)
+    torch.testing.assert_close(deformable(x), plain(x))
+    deformable(x).sum().backward()
+    assert deformable.offset.weight.grad.any()
+
+
+def test_which_convolutions_are_replaced():
+    stage = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4))
+    deform([stage])
+    assert [isinstance(m, DeformableConvolution) for m in stage] == [False, True, False]
+
+
+# --- suppression
+
+
+@st.composite
+def detections(draw):
+    """Boxes of whole pixels, no two scores alike."""
+    count = draw(st.integers(0, 12))
+    rows = [[draw(st.integers(0, 20)), draw(st.integers(0, 20))] for _ in range(count)]
+    sides = [[draw(st.integers(1, 10)), draw(st.integers(1, 10))] for _ in range(count)]
+    corner, side = (torch.tensor(v, dtype=torch.float32).reshape(-1, 2) for v in (rows, sides))
+    scores = torch.tensor(draw(st.permutations(range(count))), dtype=torch.float32) / 20 + 0.2
+    labels = torch.tensor([draw(st.integers(0, 2)) for _ in range(count)], dtype=torch.int64)
+    return torch.cat([corner, corner + side], 1), scores, labels
+
+
+@given(detections())
+def test_with_a_tiny_sigma_it_is_hard_suppression_of_whatever_overlaps(several):
+    boxes, scores, labels = several
+    keep, lowered = soft_nms(boxes, scores, labels, sigma=1e-12, least=1e-3)
+    assert torch.equal(keep, batched_nms(boxes, scores, labels, 0.0))
+    assert torch.equal(lowered[keep], scores[keep])
+
+
+@given(detections(), st.floats(0.1, 2))
+def test_scores_only_fall_and_the_best_of_each_class_keeps_its_own(several, sigma):
+    boxes, scores, labels = several
+    keep, lowered = soft_nms(boxes, scores, labels, sigma=sigma, least=0.0)
+    assert len(keep) == len(boxes)
+    assert (lowered <= scores).all()
+    assert (lowered[keep].diff() <= 0).all()
+    for label in labels.unique():
+        best = torch.where(labels == label, scores, 0).argmax()
+        assert lowered[best] == scores[best]
+
+
+def test_soft_suppression_by_hand():
+    """iou .5 with the first, which is better: .8 exp(-.25 / .5)."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20]])
+    keep, lowered = soft_nms(boxes, torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64), sigma=0.5, least=0.01)
+    assert keep.tolist() == [0, 1]
+    torch.testing.assert_close(lowered[1], 0.8 * torch.tensor(-0.5).exp())
