@@ -1,4 +1,5 @@
 import json
+import pickle
 from dataclasses import replace
 
 import bright
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import tiny_method
 import torch
+import torchvision
 import yaml
 
 import maskwise
@@ -248,3 +250,24 @@ def test_other_classes_begin_from_chance(tiny, tmp_path, caplog):
         after = tiny.train(run, tmp_path / "again")
     assert after.categories.names == ("disc", "square", "ring")
     assert "begin from chance: label.bias, label.weight" in caplog.text
+
+
+def test_files_of_other_programs_are_models_too(tmp_path):
+    torch.manual_seed(0)
+    foreign = torchvision.models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
+    torch.save(foreign.state_dict(), tmp_path / "foreign.pth")
+    model = load(tmp_path / "foreign.pth", device="cpu")
+    assert model.about.notes["source"] == "torchvision"
+    assert len(model.categories) == 2
+
+
+def test_a_file_that_would_run_something_is_refused(tmp_path, capsys):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match=r"evil\.pth"):
+        load(tmp_path / "evil.pth", device="cpu")
+    assert capsys.readouterr().out == ""
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("executed",)

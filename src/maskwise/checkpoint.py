@@ -32,7 +32,7 @@ KEPT = 2
 """Checkpoints of a run: the newest, and one to fall back to."""
 
 _FILES = ("model.safetensors", "state.safetensors", "state.json")
-_HEADER = "maskwise"
+HEADER = "maskwise"
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def read_about(path: Path) -> About:
 
 def _about(path: Path, header: Mapping[str, str]) -> About:
     try:
-        return About.from_json(json.loads(header[_HEADER]))
+        return About.from_json(json.loads(header[HEADER]))
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path}: no maskwise model: its header does not say what the weights are") from None
     except ValueError as error:
@@ -248,7 +248,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], about: About | None = None) -> None:
-    header = {} if about is None else {_HEADER: json.dumps(about.to_json(), allow_nan=False)}
+    header = {} if about is None else {HEADER: json.dumps(about.to_json(), allow_nan=False)}
     save_file(_apart(tensors), path, header)
     _flush(path)
 

@@ -36,6 +36,7 @@ from maskwise.recipes.stored import from_json, refuse_unknown
 from maskwise.rle import Size
 from maskwise.structures import Images, Instances, Targets
 from maskwise.train import train
+from maskwise.weights.open import import_model
 
 log = logging.getLogger(__name__)
 
@@ -161,13 +162,17 @@ class Model:
 
 
 def load(source: str | Path = "nuclei", *, device: str = "auto", methods: Mapping[str, Entry] = METHODS) -> Model:
-    """A model by its file, its folder, the folder of the run that trained it, an address or a published name."""
-    path = find(source)
-    weights, about = folder.read(path)
+    """A model by its file, its folder, the folder of the run that trained it, an address or a published name.
+
+    Also from the files of other programs: see docs/weights.md.
+    """
+    path, on = find(source), accelerator(device)
+    module, about = import_model(path) if folder.is_foreign(path) else _own(path, methods)
     try:
-        return _built(str(source), weights, about, device, methods)
+        view = from_json(tuple[Change, ...], [dict(step) for step in about.view], "view")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    return Model(name=str(source), module=module.eval().to(on), about=about, view=view, device=on)
 
 
 def accelerator(name: str = "auto") -> torch.device:
@@ -183,14 +188,17 @@ def accelerator(name: str = "auto") -> torch.device:
     return device
 
 
-def _built(name: str, weights: Mapping[str, Tensor], about: About, device: str, methods: Mapping[str, Entry]) -> Model:
-    if about.method not in methods:
-        refuse_unknown("model", "method", [about.method], list(methods))
-    entry, on = methods[about.method], accelerator(device)
-    module = cast(nn.Module, entry.build(_config(entry, about)))
-    checkpoint.load_weights(module, weights)
-    view = from_json(tuple[Change, ...], [dict(step) for step in about.view], "view")
-    return Model(name=name, module=module.eval().to(on), about=about, view=view, device=on)
+def _own(path: Path, methods: Mapping[str, Entry]) -> tuple[nn.Module, About]:
+    weights, about = folder.read(path)
+    try:
+        if about.method not in methods:
+            refuse_unknown("model", "method", [about.method], list(methods))
+        entry = methods[about.method]
+        module = cast(nn.Module, entry.build(_config(entry, about)))
+        checkpoint.load_weights(module, weights)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return module, about
 
 
 def _begun(entry: Entry, weights: Mapping[str, Tensor], config: Any) -> nn.Module:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from maskwise.checkpoint import About, read_model, write_bytes, write_model
+from maskwise.checkpoint import HEADER, About, read_model, write_bytes, write_model
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -28,6 +29,19 @@ def weights_file(path: Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise ValueError(f"{path}: no model here: neither {WEIGHTS} nor, as a run has it, {_TRAINED[0]}")
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether it is a file that another program wrote."""
+    if path.is_dir():
+        return False
+    if path.suffix != ".safetensors":
+        return True
+    try:
+        with safe_open(path, framework="pt") as file:
+            return HEADER not in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False  # reading it says what is wrong
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], About]:
