@@ -1,0 +1,51 @@
+"""Every method can learn: two scenes by heart."""
+
+import pytest
+import torch
+from small import batch, small
+
+from maskwise.methods import METHODS
+
+STEPS = 60
+
+
+def trained(model, images, targets, *, steps=STEPS):
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum(model(images, targets).values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def overlaps(found, targets):
+    """IoU of each object with the best mask of its class, of those that the method is sure of."""
+    sure = found[found.scores > 0.5]
+    iou = targets.masks.iou(sure.masks)
+    same = targets.labels[:, None] == sure.labels
+    return torch.where(same, iou, 0).max(1).values if len(sure) else torch.zeros(len(targets))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_two_scenes_are_learned_by_heart(name):
+    images, targets = batch(size=(96, 96), objects=(3, 3), radius=(12, 20), overlap=0.0)
+    model = trained(small(name, norm="batch", width=64, hidden=128), images, targets)
+    found = model.predict(images)
+    assert torch.cat([overlaps(f, t) for f, t in zip(found, targets, strict=True)]).mean() > 0.8
+
+
+@pytest.mark.slow
+def test_keypoints_of_two_scenes_are_learned_by_heart():
+    images, targets = batch(size=(96, 96), objects=(1, 1), mode="parts", radius=(16, 20), overlap=0.0)
+    options = {"num_classes": 1, "keypoints": 17, "keypoint_width": 32, "norm": "batch", "masks": False}
+    model = trained(small("mask_rcnn", **options), images, targets)
+    for found, truth in zip(model.predict(images), targets, strict=True):
+        shown = truth.keypoints[0, :, 2] > 0
+        distance = (found.keypoints[0] - truth.keypoints[0])[shown, :2].norm(dim=1)
+        assert shown.sum() > 5
+        assert distance.median() < 0.03 * 96
