@@ -262,7 +262,8 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
     out = str(job.out)
     if found["classes"]:
         console.print(grid([{"class": name, **row} for name, row in found["classes"].items()]))
-    counts = f"{found['pictures']} pictures, {found['instances']} instances, {found['to_review']} of them to review"
+    counts = f"{_count(found['pictures'], 'picture')}, {_count(found['instances'], 'instance')}, "
+    counts += f"{found['to_review']} of them to review"
     console.print(Text.assemble((counts, "bold"), f" (quality below {DOUBTFUL:g})"))
     if found["failures"]:
         console.print(Text(f"{len(found['failures'])} could not be read: {out}/failures.jsonl", "red"))
@@ -272,3 +273,7 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
     console.print(Text(f"wrote {out}: {', '.join(('predictions.jsonl', *job.save))}"), soft_wrap=True)
     if found["to_review"]:
         console.print(Text(f"look at the doubtful ones first: maskwise review {out}"), soft_wrap=True)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
