@@ -20,7 +20,7 @@ from maskwise.parts.matching import match, sample
 from maskwise.structures import Targets
 
 Operator = Literal["align", "warp", "pool"]
-"""RoIAlign; RoIWarp, which rounds the region to whole cells first; RoIPool, which rounds its bins too, and takes maxima."""
+"""RoIAlign; RoIWarp, which rounds the region to whole cells first; RoIPool, which rounds its bins too."""
 
 
 POSITIVES = 0.25
