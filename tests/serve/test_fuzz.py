@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serve.fakes import Bright, as_file, served, spots
 
-BOUNDARY = b"boundary"
+# The server's threads run beside hypothesis, which takes whatever they do to `random` for the strategies' doing.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+
 GOOD = (
     b'--boundary\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
     + as_file(spots(16, 12))

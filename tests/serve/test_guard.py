@@ -109,6 +109,7 @@ def test_own_names_are_not(locked, host):
         {"sec-fetch-site": "same-site"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://[bad"},
         {"origin": "http://127.0.0.1:1"},
     ],
 )

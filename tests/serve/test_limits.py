@@ -51,6 +51,14 @@ def test_a_body_that_does_not_say_how_large_it_is(client):
     assert error(answer) == (413, "too_large")
 
 
+@pytest.mark.parametrize("length", [b"9" * 18, b"9" * 40, b"-1", b"1e3", b"0x10"])
+def test_lengths_that_lie(client, length):
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: " + length + b"\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as odd:
+        odd.sendall(head)
+        assert odd.recv(100).startswith((b"HTTP/1.1 413", b"HTTP/1.1 400"))
+
+
 def test_a_body_with_no_end_is_cut_off(client):
     sent = []
 

@@ -136,7 +136,7 @@ def run(model: "Predictor", listener: socket.socket, *, limits: Limits, access: 
         access_log=False,  # ours has request ids
         server_header=False,
         proxy_headers=False,  # nobody's word for where a request comes from
-        limit_concurrency=1000,
+        limit_concurrency=512,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=int(limits.timeout) + 5,
     )

@@ -10,10 +10,10 @@ import hmac
 import logging
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -123,8 +123,9 @@ class Body:
         self.until = asyncio.get_running_loop().time() + self.limits.body_timeout
 
     def _stated(self) -> int:
+        """What is no number is too much."""
         length = self.headers.get("content-length", "0")
-        return int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else 0
+        return int(length) if length.isascii() and length.isdecimal() and len(length) < 20 else sys.maxsize
 
     def check_stated(self) -> None:
         if self._stated() > self.limits.max_body:
@@ -229,8 +230,8 @@ def is_foreign(headers: Headers) -> bool:
     """Whether a browser sent this for a page of somebody else."""
     if site := headers.get("sec-fetch-site"):
         return site not in ("same-origin", "none")
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    origin, host = headers.get("origin"), headers.get("host", "").lower()
+    return origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}")
 
 
 def is_protected(path: str) -> bool:
