@@ -21,6 +21,7 @@ from maskwise.data.scenes import Scenes
 from maskwise.methods import METHODS
 from maskwise.model import load
 from maskwise.models import published
+from maskwise.predictions.finder import Placed
 from maskwise.recipes.run import Optim
 from maskwise.train import train
 
@@ -183,6 +184,7 @@ def test_a_configuration_of_another_model_is_refused(written, tmp_path):
 
 def test_how_large_a_picture_is_seen(written):
     model = load(written, device="cpu")
+    assert isinstance(model, Placed)
     assert model.seen((96, 128)) == (64, 85)
     assert model.seen((96, 128)) == tuple(model._prepared(np.zeros((96, 128, 3), np.uint8)).shape[1:])
 

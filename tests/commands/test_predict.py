@@ -97,6 +97,12 @@ def test_a_list_on_standard_input(home, capsys, monkeypatch):
     assert [json.loads(line)["name"] for line in lines] == ["0.png", "2.png", "1.png"]
 
 
+def test_an_empty_list_on_standard_input(home, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert "names no pictures" in maskwise("-", capsys=capsys, code=2).err
+    assert not (home / "predictions").exists()
+
+
 def test_the_bytes_of_a_picture_on_standard_input(home, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((home / "in" / "0.png").read_bytes())))
     found = json.loads(maskwise("--stdin", "--json", "--save", "labelme", capsys=capsys).out)

@@ -210,8 +210,26 @@ def test_only_the_same_run_goes_on(change, complaint, pictures):
 def test_pictures_that_changed_in_between_are_noticed(pictures):
     run(Bright(), named([pictures]), job(pictures))
     write_image(pictures / "0.jpg", picture((9, 9)))
-    with pytest.raises(ValueError, match=r"0\.png was looked at, but now 0\.jpg is in its place"):
+    with pytest.raises(ValueError, match=r"0\.png was looked at, now 0\.jpg is in its place"):
         run(Bright(), named([pictures]), job(pictures, resume=True))
+
+
+def test_pictures_that_went_in_between_are_noticed(pictures):
+    run(Bright(), named([pictures]), job(pictures))
+    for i in range(5, 9):
+        (pictures / f"{i}.png").unlink()
+    with pytest.raises(ValueError, match=r"5\.png was looked at, now nothing is in its place"):
+        run(Bright(), named([pictures]), job(pictures, resume=True))
+
+
+def test_a_run_that_was_killed_before_its_first_picture_goes_on(pictures):
+    wanted = job(pictures, save=("csv",))
+    run(Bright(), named([pictures]), wanted)
+    before = tree(wanted.out)
+    for path in wanted.out.glob("*.jsonl"):
+        path.unlink()
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert tree(wanted.out) == before
 
 
 @pytest.mark.parametrize(

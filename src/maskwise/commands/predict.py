@@ -155,6 +155,8 @@ def wanted(sources: Sequence[str], max_pixels: int, *, stdin: bool = False) -> W
         listed = [line.rstrip("\r\n") for line in sys.stdin]
         sources = [one for source in sources for one in (listed if source == "-" else [source]) if one]
     found = files(sources)
+    if not found:
+        raise ValueError("standard input names no pictures")
     has_videos = any(is_video(path) for path in found.values())
     asked = opened(found, max_pixels=max_pixels)
     return Wanted(list(sources), asked, None if has_videos else len(found))

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeAlias, get_args
 
@@ -86,9 +86,11 @@ def run(
     """Predict on all pictures that have no line yet, then write the data sets."""
     batch = batch_size(finder, job.options)
     coming, kept = iter(asked), _begin(job, _about(finder, job, batch), batch)
-    for head, one in zip(kept, islice(coming, len(kept)), strict=False):
-        if head.name != one.name:
-            raise ValueError(f"{job.out}: {head.name} was looked at, but now {one.name} is in its place: start anew")
+    for head, now in zip_longest(kept, (one.name for one in islice(coming, len(kept)))):
+        if head.name != now:
+            raise ValueError(
+                f"{job.out}: {head.name} was looked at, now {now or 'nothing'} is in its place: start anew"
+            )
     counts = Counter(head.failure is None for head in kept)
     with (job.out / LINES).open("ab") as lines, (job.out / FAILURES).open("ab") as failures:
         for outcome in outcomes(finder, coming, job.options):
@@ -178,9 +180,7 @@ def _begin(job: Job, about: Json, batch: int) -> list[Head]:
             raise ValueError(f"{job.out} is not empty: go on with --resume, allow --exist-ok, or choose another --out")
         _clear(job.out)
     job.out.mkdir(parents=True, exist_ok=True)
-    for name in (LINES, FAILURES):
-        (job.out / name).write_bytes(b"")
-    with replacing(job.out / ABOUT) as file:  # last: what has it can be gone on with
+    with replacing(job.out / ABOUT) as file:  # first: what has it can be gone on with
         file.write((json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
     return []
 
@@ -188,6 +188,7 @@ def _begin(job: Job, about: Json, batch: int) -> list[Head]:
 def _kept(out: Path, batch: int) -> list[Head]:
     """Of whole batches; the lines of the rest are taken away, and so are files that were never finished."""
     heads, ends = [], [0]
+    (out / LINES).touch()
     with (out / LINES).open("rb") as file:
         for text in file:
             if not text.endswith(b"\n"):
@@ -209,6 +210,8 @@ def _kept(out: Path, batch: int) -> list[Head]:
 def _clear(out: Path) -> None:
     """Of a folder of ours, what we wrote; in any other nothing is taken away."""
     if (out / ABOUT).is_file():
+        for name in (LINES, FAILURES):
+            (out / name).unlink(missing_ok=True)
         for name in _OURS:
             shutil.rmtree(out / name, ignore_errors=True)
 
