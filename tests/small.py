@@ -18,17 +18,21 @@ OPTIONS = {"two-stage": TWO_STAGE}
 """Of each family of methods."""
 
 
-def small(name: str, **options) -> Method:
+def build(name: str, **options) -> Method:
     """A method of random weights, the same each time; in training."""
+    torch.manual_seed(0)
+    entry = METHODS[name]
+    return entry.build(entry.config(**OPTIONS[entry.family] | options))
+
+
+def small(name: str, **options) -> Method:
+    """The same, and quicker where it was built before: it takes longer to draw the weights than to use them."""
     return deepcopy(_built(name, tuple(sorted(options.items()))))
 
 
 @cache
 def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
-    """It takes longer to draw the weights than to use them."""
-    torch.manual_seed(0)
-    entry = METHODS[name]
-    return entry.build(entry.config(**OPTIONS[entry.family] | dict(options)))
+    return build(name, **dict(options))
 
 
 def batch(*, size=(64, 96), count=2, objects=(2, 4), **dials) -> tuple[Images, list[Targets]]:
