@@ -113,7 +113,7 @@ class Detector:
                 short = self.norm(f"{place}.downsample.1", short)
             if self.bottlenecks:
                 a, b = (step, 1) if self.stride_first else (1, step)
-                inner = width if self.groups == 1 else width * 4 // 2 * (self.groups // 32)
+                inner = width if self.groups == 1 else 4 * width  # 32 x 8d, 64 x 4d
                 y = self.norm(f"{place}.bn1", self.convolution(f"{place}.conv1", x, inner, stride=a, bias=False)).relu()
                 y = self.convolution(
                     f"{place}.conv2", y, inner, 3, stride=b, bias=False, groups=self.groups, dilation=dilation

@@ -11,6 +11,7 @@ from maskwise.structures import Images
 from maskwise.weights import benchmark, detectron, detectron2
 
 D2 = {"legacy": False, "mean": (103.53, 116.28, 123.675)}
+SLOW = pytest.mark.slow
 C4 = {"variant": "c4", "proposals": 24, "most": 12}
 ORIGINAL = (150, 171)
 
@@ -49,14 +50,13 @@ def agree(found, want, *, legacy, least=8):
 
 
 CASES = {
-    "maskrcnn-benchmark": {"legacy": True},
     "maskscoring_rcnn": {"legacy": True, "maskiou": True},
     "of smaller blocks": {"legacy": True, "maskiou": True, "blocks": (2, 2, 2, 2), "bottlenecks": False},
     "C4": {"legacy": True} | C4,
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=SLOW if case == "C4" else ()) for case in CASES])
 def test_maskrcnn_benchmark(case):
     theirs = with_opinions(Detector(**CASES[case]), picture())
     want = theirs(picture(), ORIGINAL)
@@ -86,7 +86,7 @@ D2_CASES = {"FPN": {}, "C4": C4, "DC5": {"variant": "dc5"}}
 D2_CASES["ResNeXt"] = {"stride_first": False, "groups": 32, "blocks": (3, 4, 23, 3), "std": (57.375, 57.12, 58.395)}
 
 
-@pytest.mark.parametrize("case", ["FPN", "C4", "DC5", pytest.param("ResNeXt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", ["FPN", *(pytest.param(case, marks=SLOW) for case in ("C4", "DC5", "ResNeXt"))])
 def test_detectron2(case):
     theirs = with_opinions(Detector(**D2, **D2_CASES[case]), picture())
     want = theirs(picture(), ORIGINAL)
@@ -137,12 +137,14 @@ def test_another_arithmetic_would_be_noticed(small, other):
         agree(seen(theirs, theirs.weights, benchmark, **OTHERWISE[other]), want, legacy=True)
 
 
+@SLOW
 def test_strides_elsewhere_would_be_noticed():
     theirs = with_opinions(Detector(legacy=True), picture())
     with pytest.raises(AssertionError):
         agree(seen(theirs, theirs.weights, benchmark, stride_first=False), theirs(picture(), ORIGINAL), legacy=True)
 
 
+@SLOW
 def test_red_first_is_told_by_the_means():
     """As in later configurations of Detectron2, where these still stand in the file."""
     theirs = Detector(legacy=False, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395))

@@ -18,7 +18,7 @@ from maskwise.weights import benchmark, detectron, detectron2, torchvision
 from maskwise.weights.coco import COCO, categories
 from maskwise.weights.open import SOURCES, import_model
 
-PICTURE = torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(1))
+PICTURE = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 def small(**options):
@@ -42,14 +42,18 @@ def written(path, kind):
         model = {"model": numpy(state), "__author__": "Somebody", "matching_heuristics": True}
         path.write_bytes(pickle.dumps(model, 4))
     elif kind == "detectron":
-        blobs = of_detectron(small(bottlenecks=True, blocks=(3, 4, 6, 3)).weights)
+        blobs = of_detectron(small().weights)
         path.write_bytes(pickle.dumps({"blobs": numpy(blobs), "cfg": "MODEL: ..."}, 2))
     else:
         torch.save(maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=91).state_dict(), path)
     return path
 
 
-@pytest.mark.parametrize("kind", ["maskscoring_rcnn", "maskrcnn-benchmark", "detectron2", "detectron", "torchvision"])
+KINDS = ["maskscoring_rcnn", "maskrcnn-benchmark", "detectron2", "detectron"]
+KINDS += [pytest.param("torchvision", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_imported_model_is_saved_and_loaded_again(tmp_path, kind):
     model, about = import_model(written(tmp_path / "theirs.file", kind))
     assert about.notes == {"source": kind, "file": "theirs.file"}
@@ -230,6 +234,6 @@ def test_published_files_of_torchvision_have_norms_without_epsilon(tmp_path, mon
 
 
 def test_options_can_be_told_otherwise():
-    state = of_detectron2(of_bottlenecks())
-    model = detectron2.load(state, cfg=replace(detectron2.config(state), stride_first=False, max_instances=7))
-    assert (model.cfg.stride_first, model.cfg.max_instances) == (False, 7)
+    state = small().weights
+    model = benchmark.load(state, cfg=replace(benchmark.config(state), pixel_std=(1.0, 1.0, 1.0), max_instances=7))
+    assert (model.backbone.std, model.cfg.max_instances) == ((1.0, 1.0, 1.0), 7)

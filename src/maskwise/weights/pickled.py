@@ -69,7 +69,7 @@ class _Type:
 
     def numpy(self) -> np.dtype:
         if self.code not in _TYPES or self.order not in ("<", ">", "=", "|"):
-            raise _Refused(f"an array of type {self.order}{self.code}, which is none of numbers")
+            raise _Refused(f"an array of type {self.order}{self.code}, and only numbers are read")
         return np.dtype(self.code).newbyteorder("=" if self.order == "|" else self.order)
 
 
