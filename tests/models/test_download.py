@@ -58,6 +58,7 @@ def server():
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http.daemon_threads = True
+    http.handle_error = lambda *_: None  # of clients that have gone
     thread = threading.Thread(target=http.serve_forever, args=(0.01,))
     thread.start()
     state.port = http.server_port
