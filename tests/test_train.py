@@ -205,6 +205,11 @@ def test_a_run_is_not_written_over_by_mistake(whole, tmp_path):
     with pytest.raises(ValueError, match=r"another run:\n  optim.lr: 0.05, now 0.1"):
         train(tiny_run(optim=Optim(lr=0.1, lr_batch=None, ema=0.9)), whole, methods=METHODS, resume=True)
     train(tiny_run(), whole, methods=METHODS, resume=True)  # it was finished
+    train(tiny_run(watch={"log_steps": 7}), whole, methods=METHODS, resume=True)  # no weight depends on that
+    stored = json.loads((whole / "run.json").read_text())
+    del stored["watch"]["best"]  # as if it were younger than the run
+    (whole / "run.json").write_text(json.dumps(stored))
+    train(tiny_run(), whole, methods=METHODS, resume=True)
     assert outcome(whole) == before
 
 

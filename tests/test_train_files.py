@@ -1,6 +1,12 @@
 """Training on data sets in files, in every format that can be read."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from pictures import SCENES, write_scenes
@@ -59,3 +65,35 @@ def test_a_picture_that_cannot_be_judged_is_left_out_and_written_down(tmp_path):
     train(tiny_run(epochs=1, data={"source": Files(path=str(data))}), tmp_path / "run", methods=METHODS)
     assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["images"] == 2
     assert "val-001.png" in (tmp_path / "run" / "failures.jsonl").read_text()
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from tiny_method import METHODS, tiny_run
+from maskwise.recipes.run import Files
+from maskwise.train import train
+if __name__ == "__main__":
+    data = {"source": Files(path=sys.argv[1]), "workers": 1}
+    train(tiny_run(epochs=int(sys.argv[3]), data=data), Path(sys.argv[2]), methods=METHODS, resume=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGUSR1"])
+def test_a_signal_to_the_whole_group_stops_training_and_not_its_workers(tmp_path, how):
+    """As `timeout` and schedulers send it."""
+    data, script = write_scenes(tmp_path / "data", train=5, val=2), tmp_path / "script.py"
+    script.write_text(STOPPED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(script), str(data), str(tmp_path / "run"), "500"]
+    pipes = {"env": environment, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen(words, **pipes)
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    os.killpg(process.pid, getattr(signal, how))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert "DataLoader" not in said, "no worker was missed"
+    assert any((tmp_path / "run" / "state").iterdir())

@@ -52,6 +52,9 @@ STOPPED = 143
 
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+OF_NO_WEIGHT = ("device", "data.workers", "watch.save_steps", "watch.log_steps", "watch.tensorboard")
+"""What may be another when a run goes on: no weight depends on it."""
+
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 """What CUDA and MPS, and the CPU, say."""
 
@@ -388,10 +391,8 @@ def _describe(t: _Training) -> None:
 
 
 def _resume(t: _Training) -> None:
-    """Nothing may have changed, or the result would be that of no run."""
-    if changed := differences(
-        json.loads((t.folder / "run.json").read_bytes()), json.loads(json.dumps(t.run.to_json()))
-    ):
+    """Nothing that matters may have changed, or the result would be that of no run."""
+    if changed := _changed(t):
         raise ValueError(f"{t.folder} holds another run:\n  " + "\n  ".join(changed))
     stored = checkpoint.load(t.folder / "state")
     state = stored.state
@@ -408,3 +409,12 @@ def _resume(t: _Training) -> None:
     reproducible.restore(state["chance"][t.world.rank], t.on)
     t.book.resume(t.progress.step)
     t.book.line(f"going on after step {t.progress.step}")
+
+
+def _changed(t: _Training) -> list[str]:
+    """What is another than in the run that was begun, where fields that are younger than that had their defaults."""
+    stored = json.loads((t.folder / "run.json").read_bytes())
+    if stored.get("method") == t.run.method:
+        stored = Run.from_json(stored, {t.run.method: type(t.run.config)}).to_json()
+    found = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(t.run.to_json())))
+    return [line for line in found if line.partition(":")[0] not in OF_NO_WEIGHT]

@@ -62,12 +62,15 @@ def test_training_ends_with_the_best_ap_and_the_path_of_the_weights(trained):
         "recipe": "tiny_ms_rcnn",
         "folder": str(folder),
         "weights": str(folder / "weights" / "best.safetensors"),
-        "mask_AP": pytest.approx(json.loads((folder / "eval" / "report.json").read_text())["masks"]["AP"]),
+        "AP": pytest.approx(json.loads((folder / "eval" / "report.json").read_text())["masks"]["AP"]),
+        "of": "masks",
         "epoch": 1,
         "failures": 0,
+        "report": str(folder / "report.html"),
     }
     assert json.loads((folder / "run.json").read_text())["schedule"]["epochs"] == 1
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert (folder / "report.html").read_text().startswith("<!")
     assert names >= {"environment.json", "metrics.csv", "metrics.jsonl", "log.txt", "weights/last.safetensors"}
 
 
@@ -78,7 +81,7 @@ def test_a_finished_run_is_told_again_and_not_written_over(trained, capsys):
     code, out = run("train", str(folder), "--resume")  # a folder is a recipe too, and its own place
     assert code == 0
     assert f"after epoch 1: {folder / 'weights' / 'best.safetensors'}" in out.splitlines()[-1]
-    assert out.splitlines()[-1].startswith("mask AP 0.")
+    assert out.splitlines()[-1].startswith("AP of masks 0.")
     assert "crescent" in out, "the table of classes"
 
 
@@ -302,4 +305,4 @@ def test_recipes_are_listed_with_a_line_each():
 
 def test_the_weights_of_a_run_know_their_ap(trained):
     folder, answer = trained
-    assert read_about(folder / "weights" / "best.safetensors").notes["best"] == answer["mask_AP"]
+    assert read_about(folder / "weights" / "best.safetensors").notes["best"] == answer["AP"]

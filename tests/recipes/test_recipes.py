@@ -67,7 +67,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest():
 
 
 def test_files_where_they_are_needed_and_only_there():
-    with pytest.raises(ValueError, match="ms_rcnn_facades learns from files: .* --data"):
+    with pytest.raises(ValueError, match=r"ms_rcnn_facades learns from files: .* --data"):
         chosen("ms_rcnn_facades")
     with pytest.raises(ValueError, match="tiny_ms_rcnn makes its own data"):
         chosen("tiny_ms_rcnn", data="x")

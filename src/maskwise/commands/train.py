@@ -84,7 +84,7 @@ def train(
         print(f"maskwise train: {error}", file=sys.stderr)
         return STUCK
     if world.is_main:
-        _tell(recipe, folder, weights, json=json)
+        _tell(recipe, folder, weights, run.watch.best, json=json)
     # A launcher takes any other code than 0 for a crash of this process.
     return INCOMPLETE if world.size == 1 and _failures(folder) else 0
 
@@ -127,21 +127,38 @@ def _failures(folder: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
 
 
-def _tell(recipe: str, folder: Path, weights: Path, *, json: bool) -> None:
+def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> None:
     """The last word: how good the best weights are, and where."""
     from maskwise.checkpoint import read_about
 
+    page = _page(folder)
     notes = read_about(weights).notes
     ap = notes["best"] if notes["best"] >= 0 else None
     failures = _failures(folder)
     if json:
-        found = {"recipe": recipe, "folder": str(folder), "weights": str(weights), "mask_AP": ap}
-        print_json({**found, "epoch": notes["epoch"], "failures": failures})
+        found = {"recipe": recipe, "folder": str(folder), "weights": str(weights), "AP": ap, "of": of}
+        print_json({**found, "epoch": notes["epoch"], "failures": failures, "report": page and str(page)})
         return
     _classes(folder)
+    if page is not None:
+        print(f"report: {page}", file=sys.stderr)
     if failures:
         print(f"{failures} failures, see {folder / 'failures.jsonl'}", file=sys.stderr)
-    print(f"mask AP {'-' if ap is None else f'{ap:.4f}'} after epoch {notes['epoch']}: {weights}")
+    print(f"AP of {of} {'-' if ap is None else f'{ap:.4f}'} after epoch {notes['epoch']}: {weights}")
+
+
+def _page(folder: Path) -> Path | None:
+    """The report of a run that was judged; one that cannot be drawn takes nothing from what was learned."""
+    from maskwise.logbook import RESULTS
+    from maskwise.report.run_folder import rewrite
+
+    if not (folder / RESULTS).exists():
+        return None
+    try:
+        return rewrite(folder)
+    except (ValueError, OSError) as error:
+        print(f"no report: {error}", file=sys.stderr)
+        return None
 
 
 def _classes(folder: Path) -> None:

@@ -103,6 +103,8 @@ class Record:
     labelled: Callable[[], Labelled]
     """Decodes the annotations (`functools.partial` of a module-level function). Where `size` is None it raises
     `ImageReadError` if the picture cannot be read."""
+    empty: bool = False
+    """The index tells, without decoding anything, that there is no annotation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ makes batches of it, writes failures down, and knows the position.
 
 import multiprocessing
 import pickle
+import signal
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -104,7 +106,8 @@ class Loader:
         self._maker = _Maker(source=source, transform=transform, seed=seed, then=bad_files.then)
         self._workers, self._start = workers, start
         self._requests: list[_Request] = []
-        self._pipe: DataLoader[_Parcel] | None = None
+        self._pipe: list[DataLoader[_Parcel]] = []
+        weakref.finalize(self, self._pipe.clear)  # workers end when told to, at the end of the program too
         self._round = 0
         self.set_epoch(0)
         if not len(source) or (last == "drop" and not len(self)):
@@ -170,24 +173,25 @@ class Loader:
         self.set_epoch(self.epoch + 1)
 
     def _opened(self) -> "DataLoader[_Parcel]":
-        if self._pipe is None:
-            self._pipe = DataLoader(
+        if not self._pipe:
+            opened = DataLoader(
                 self._maker,
                 sampler=self._requests,
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self._workers,
                 persistent_workers=self._workers > 0,
-                worker_init_fn=_one_thread,
+                worker_init_fn=_begin,
                 pin_memory=self._device is not None and self._device.type == "cuda",
                 multiprocessing_context=_context(self._start) if self._workers else None,
                 generator=Generator(),  # or it would draw from the global one
             )
-        return self._pipe
+            self._pipe.append(opened)
+        return self._pipe[0]
 
     def close(self) -> None:
         """End the workers. Iterating starts new ones."""
-        self._pipe = None
+        self._pipe.clear()
 
     def __enter__(self) -> "Loader":
         return self
@@ -246,7 +250,7 @@ def _batch(parcel: "_Parcel", multiple: int, device: torch.device | None) -> Bat
     ]
     return Batch(
         images=Images.batch(pictures, originals=parcel.originals, multiple=multiple),
-        targets=pickle.loads(parcel.targets),
+        targets=pickle.loads(parcel.targets.numpy()),
         names=parcel.names,
         indices=parcel.indices,
         lost=parcel.lost,
@@ -266,15 +270,16 @@ class _Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parcel:
-    """A batch on its way between processes: pixels as one tensor in shared memory, so that neither the number of open
-    files nor the shared memory depends on how many masks there are; the rest is pickled."""
+    """A batch on its way between processes: two tensors in shared memory, however many masks there are, and a few names
+    that a pipe takes at once. A worker that is killed while a pipe is full would leave the reader waiting for ever."""
 
     number: int
     pixels: Shaped[Tensor, " values"]
     """All pictures one after another, as bytes where all are bytes: a quarter of what numbers would take."""
     sizes: tuple[Size, ...]
     originals: tuple[Size, ...]
-    targets: bytes
+    targets: Shaped[Tensor, " bytes"]
+    """Pickled."""
     names: tuple[str, ...]
     indices: tuple[int, ...]
     lost: Mapping[str, int]
@@ -343,7 +348,7 @@ def _packed(number: int, made: Sequence[tuple[int, Sample]], failures: tuple[Fai
         pixels=torch.cat([torch.zeros(0, dtype=torch.uint8) if not pixels else pixels[0][:0], *pixels]),
         sizes=tuple(sample.size for sample in samples),
         originals=tuple(sample.original for sample in samples),
-        targets=pickle.dumps([sample.targets for sample in samples]),
+        targets=torch.frombuffer(bytearray(pickle.dumps([s.targets for s in samples])), dtype=torch.uint8),
         names=tuple(sample.name for sample in samples),
         indices=tuple(index for index, _ in made),
         lost=dict(sum((Counter(sample.lost) for sample in samples), Counter())),
@@ -355,8 +360,17 @@ def _as_it_is(parcel: object) -> object:
     return parcel
 
 
-def _one_thread(_: int) -> None:
+def _begin(_: int) -> None:
     torch.set_num_threads(1)
+    ignore_signals()
+
+
+def ignore_signals() -> None:
+    """Ctrl-C, schedulers and `timeout` tell all processes of a group to stop. It is training that does so, in its own
+    time; for a batch that a dead worker had begun to send it would wait for ever."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _context(start: Start | None) -> multiprocessing.context.BaseContext:
@@ -364,5 +378,5 @@ def _context(start: Start | None) -> multiprocessing.context.BaseContext:
         start = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(start)
     if start == "forkserver":  # all workers share what the server has imported: the first begins in seconds, not each
-        context.set_forkserver_preload(["__main__", __name__])
+        context.set_forkserver_preload(["__main__", "maskwise.data.workers"])
     return context

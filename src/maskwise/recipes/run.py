@@ -46,6 +46,9 @@ class Files:
     """Split to learn from; None where the format has none."""
     val: str | None = "val"
     """Split to judge by; None: training is not judged."""
+    empty: bool = True
+    """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
+    published recipes on COCO do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The data that a run names: opened, and in batches."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,8 @@ def sources(data: Data) -> Sources:
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
         return Sources(source.scenes.samples(source.train), val, source.scenes.categories)
     learned = _split(source, source.train, "train")
+    if not source.empty:
+        learned = replace(learned, records=tuple(record for record in learned if not record.empty))
     judged = None if source.val is None else _split(source, source.val, "val")
     if judged is not None and judged.categories != learned.categories:
         raise ValueError(f"{source.path}: the splits {source.train} and {source.val} have different categories")

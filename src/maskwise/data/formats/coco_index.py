@@ -124,6 +124,7 @@ def read_records(
     source = Source(problems.file, len(categories.keypoints))
     records: dict[Id, Record] = {}
     names: dict[str, Id] = {}
+    nothing = pack(())
     for entry in images:
         id_ = cast(Id, entry["id"])
         where = f"image {id_}"
@@ -139,8 +140,9 @@ def read_records(
             problems.add(where, "duplicate-file", message)
         else:
             names[name], path, size = id_, pictures.root / name, _size(entry, problems)
-            decode = partial(coco_annotation.labelled, packed.get(id_) or pack(()), size, path, source)
-            records[id_] = Record(name=name, path=path, id=id_, size=size, labelled=cast("partial[Labelled]", decode))
+            rows = packed.get(id_) or nothing
+            decode = cast("partial[Labelled]", partial(coco_annotation.labelled, rows, size, path, source))
+            records[id_] = Record(name=name, path=path, id=id_, size=size, labelled=decode, empty=rows == nothing)
     return tuple(records.values())
 
 

@@ -1,0 +1,80 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from pictures import write_scenes
+from tiny_method import METHODS, Tiny, tiny_run
+
+from maskwise.data.source import FileSource
+from maskwise.recipes.coco import MIRRORED
+from maskwise.recipes.run import Data, Files
+from maskwise.recipes.sources import opened_split, sources
+from maskwise.recipes.table import RECIPES
+from maskwise.train import train
+
+PAIRS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+POINTS = ["nose", *(f"{side}_{of}" for of in PAIRS for side in ("left", "right"))]
+
+
+def test_pictures_without_annotations_are_learned_from_or_not_but_always_judged(tmp_path):
+    data = write_scenes(tmp_path / "data", train=4, val=3)
+    for split in ("train", "val"):
+        stored = json.loads((data / f"{split}.json").read_text())
+        first = stored["images"][0]["id"]
+        stored["annotations"] = [one for one in stored["annotations"] if one["image_id"] != first]
+        (data / f"{split}.json").write_text(json.dumps(stored))
+    for empty, expected in ((True, (4, 3)), (False, (3, 3))):
+        found = sources(Data(source=Files(path=str(data), empty=empty)))
+        assert (len(found.train), len(found.val)) == expected
+    assert len(opened_split(Files(path=str(data)), None)) == 3
+
+
+def test_splits_of_other_classes_are_refused(tmp_path):
+    data = write_scenes(tmp_path / "data", train=1, val=1)
+    (data / "val.json").write_text((data / "val.json").read_text().replace("disc", "dish"))
+    with pytest.raises(ValueError, match="the splits train and val have different categories"):
+        sources(Data(source=Files(path=str(data))))
+
+
+class Pointing(Tiny):
+    """Says that every keypoint is in the corner."""
+
+    def predict(self, images):
+        found = super().predict(images)
+        return [replace(one, keypoints=torch.zeros(len(one), 17, 3)) for one in found]
+
+
+@pytest.fixture
+def people(tmp_path):
+    """COCO's people, as they come, but in one class of scenes."""
+    data = write_scenes(tmp_path / "people", train=2, val=2)
+    (data / "annotations").mkdir()
+    for split in ("train", "val"):
+        stored = json.loads((data / f"{split}.json").read_text())
+        (data / f"{split}.json").unlink()
+        stored["categories"] = [{"id": 1, "name": "person", "keypoints": POINTS}]
+        for one in stored["annotations"]:
+            x, y, w, h = one["bbox"]
+            one |= {"category_id": 1, "keypoints": [x + w / 2, y + h / 2, 2] * 17, "num_keypoints": 17}
+        (data / "annotations" / f"person_keypoints_{split}2017.json").write_text(json.dumps(stored))
+    return data
+
+
+def test_the_keypoint_recipe_reads_cocos_files_and_mirrors_as_they_say(people):
+    run = RECIPES["keypoint_rcnn_r50_fpn_coco"](data=str(people))
+    found = sources(run.data)
+    assert (len(found.train), len(found.val)) == (2, 2)
+    assert found.categories.keypoint_flip == MIRRORED == run.data.change[1].keypoints
+    assert isinstance(found.train, FileSource)
+
+
+def test_the_best_weights_can_be_those_of_the_best_keypoints(people, tmp_path):
+    source = Files(path=str(people), train="person_keypoints_train", val="person_keypoints_val")
+    run = tiny_run(epochs=1, watch={"best": "keypoints"}, data={"source": source, "change": ()})
+    methods = {"tiny": replace(METHODS["tiny"], build=Pointing)}
+    path = train(run, tmp_path / "run", methods=methods)
+    report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
+    assert path.name == "best.safetensors"
+    assert report["keypoints"]["AP"] == 0
+    assert "val/keypoints_AP" in (tmp_path / "run" / "metrics.csv").read_text()
