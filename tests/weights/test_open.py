@@ -167,8 +167,9 @@ def test_keypoint_heads_come_along(source):
     assert source.load(state | head).cfg.masks
 
 
-def test_norms_in_the_heads_of_detectron2():
-    """Four convolutions in the box head, two in the RPN, as in its later baselines."""
+@pytest.mark.parametrize(("heads", "backbone"), [("batch", "frozen"), ("group", "group")])
+def test_norms_in_the_heads_of_detectron2(heads, backbone):
+    """Four convolutions in the box head, two in the RPN, as in its later baselines. Group norm has no statistics."""
     state = of_detectron2(small(legacy=False))
     with_norm = [k for k in state if re.fullmatch(r"backbone\.fpn_.*\.bias|roi_heads\.mask_head\.mask_fcn\d\.bias", k)]
     for key in with_norm:
@@ -180,8 +181,10 @@ def test_norms_in_the_heads_of_detectron2():
     for last in ("weight", "bias"):
         first = state.pop(f"proposal_generator.rpn_head.conv.{last}")
         state |= {f"proposal_generator.rpn_head.conv.conv{i}.{last}": first + i for i in (0, 1)}
+    if heads == "group":
+        state = {k: v for k, v in state.items() if "running" not in k}
     model = detectron2.load(state)
-    assert (model.cfg.head_norm, model.cfg.rpn_convolutions, model.cfg.norm) == ("batch", 2, "frozen")
+    assert (model.cfg.head_norm, model.cfg.rpn_convolutions, model.cfg.norm) == (heads, 2, backbone)
     assert torch.equal(model.rpn.hidden[1].bias, model.rpn.hidden[0].bias + 1)
 
 
@@ -237,3 +240,11 @@ def test_options_can_be_told_otherwise():
     state = small().weights
     model = benchmark.load(state, cfg=replace(benchmark.config(state), pixel_std=(1.0, 1.0, 1.0), max_instances=7))
     assert (model.backbone.std, model.cfg.max_instances) == ((1.0, 1.0, 1.0), 7)
+
+
+def test_bottlenecks_with_group_norm_have_their_stride_in_the_3x3():
+    weights = of_bottlenecks().weights
+    assert detectron.config(of_detectron(weights)).stride_first
+    blobs = {k.replace("res_conv1_bn", "conv1_gn").replace("_bn_", "_gn_"): v for k, v in of_detectron(weights).items()}
+    cfg = detectron.config(blobs)
+    assert (cfg.norm, cfg.stride_first) == ("group", False)

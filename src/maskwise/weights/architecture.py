@@ -102,5 +102,9 @@ def _needed(found: State, name: str) -> Tensor:
 
 
 def first_resnet(found: State) -> bool:
-    """Whether these may be He et al.'s weights, which have their stride in the first convolution of a bottleneck."""
-    return "backbone.network.layer1.0.conv3.weight" in found and _groups(found) == 1
+    """Whether these may be He et al.'s weights, which have their stride in the first convolution of a bottleneck.
+
+    Networks with groups or group norm came later, with the stride in the 3x3.
+    """
+    bottlenecks = "backbone.network.layer1.0.conv3.weight" in found
+    return bottlenecks and _groups(found) == 1 and _backbone_norm(found) != "group"

@@ -73,14 +73,14 @@ def load(state: State, *, cfg: Config | None = None) -> MaskRCNN:
 def config(state: State) -> Config:
     """What fits these weights."""
     found = _translated(anchors.apart(state)[0]).found
-    fits, plain = architecture.config(found), architecture.first_resnet(found)
-    pyramid = fits.variant == "fpn"
+    fits = architecture.config(found)
+    pyramid, groups = fits.variant == "fpn", fits.backbone.startswith("resnext")
     return replace(
         fits,
         convention="continuous",
-        stride_first=plain and fits.norm != "group",
+        stride_first=architecture.first_resnet(found),
         pixel_mean=_pixels(state, "pixel_mean", MEAN),
-        pixel_std=_pixels(state, "pixel_std", (1.0, 1.0, 1.0) if plain else STD_OF_RESNEXT),
+        pixel_std=_pixels(state, "pixel_std", STD_OF_RESNEXT if groups else (1.0, 1.0, 1.0)),
         frozen_stages=2,
         per_level_train=2000 if pyramid else 12000,
         per_level_test=1000 if pyramid else 6000,
