@@ -196,6 +196,16 @@ def test_zooming_keeps_the_place_under_the_pointer(opened):
     assert opened.js("document.querySelector('#card').hidden")
 
 
+def test_the_table_leaves_the_picture_where_it_was(opened):
+    x, y = on_screen(opened, 14, 14)
+    for _ in range(4):
+        opened.mouse("Wheel", x, y, deltaX=0, deltaY=-200)
+    before = opened.js("document.querySelector('#base').toDataURL()")
+    opened.press("t")
+    opened.press("t")
+    opened.wait(f"document.querySelector('#base').toDataURL() === {before!r}")
+
+
 def test_dragging_moves_and_is_no_click(opened):
     x, y = on_screen(opened, 14, 14)
     opened.mouse("Pressed", x, y, button="left", clickCount=1)

@@ -101,6 +101,7 @@ function go(picture, isSame = false) {
     view.show(picture.bitmap ? picture : null);
     onStage = picture.bitmap;
     get("card").hidden = true;
+    get("view").classList.toggle("blank", !picture.bitmap);
     brighten(isBright());
   }
   tellState(picture);

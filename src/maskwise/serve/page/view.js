@@ -3,7 +3,7 @@
 import { colour, css } from "/page/colours.js";
 import { cutPath, exactPath, smoothPath } from "/page/masks.js";
 
-const PIXELS_SEEN = 7; // from this many screen pixels a picture's pixels are drawn as squares, and masks along them
+const PIXELS_SEEN = 4.5; // from this many screen pixels a picture's pixels are drawn as squares, and masks along them
 const CORNERS_SEEN = 2.5; // from this many, corners that were cut off are rounded
 const FURTHEST = 64;
 const CLICK = 6; // pixels that a finger may move and still tap
@@ -11,7 +11,7 @@ const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
 
 export class View {
   #base; #marks; #picture = null; #at = { scale: 1, x: 0, y: 0 }; #isFitted = true; #fingers = new Map();
-  #pinch = null; #moved = 0; #frame = 0; #glide = 0;
+  #pinch = null; #moved = 0; #size = [0, 0]; #frame = 0; #glide = 0;
   /** What the page sets. */
   by = "quality";
   areHidden = false;
@@ -189,12 +189,15 @@ export class View {
   }
 
   #resized() {
+    const { clientWidth: width, clientHeight: height } = this.box, [before, above] = this.#size;
+    if (!width || !height) return; // the table is shown instead
     for (const canvas of [this.#base, this.#marks]) {
-      canvas.width = Math.round(this.box.clientWidth * devicePixelRatio);
-      canvas.height = Math.round(this.box.clientHeight * devicePixelRatio);
+      canvas.width = Math.round(width * devicePixelRatio);
+      canvas.height = Math.round(height * devicePixelRatio);
     }
+    this.#size = [width, height];
     if (this.#isFitted) this.fit(false);
-    else this.#go(this.#at, false);
+    else this.move((width - before) / 2, (height - above) / 2); // the middle stays where it is
   }
 
   // Moving
