@@ -66,6 +66,16 @@ def test_a_process_alone_agrees_with_itself():
         device(World(), "cuda:77")
 
 
+@pytest.mark.parametrize(("gpus", "expected"), [(8, 3), (1, 0)])
+def test_a_rank_takes_its_own_gpu_also_where_it_is_shown_no_other(monkeypatch, gpus, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    world = World(rank=3, size=8, local_rank=3)
+    assert device(world) == device(world, "cuda") == torch.device("cuda", expected)
+    assert device(world, "cuda:1") == torch.device("cuda", 1)
+
+
 def test_batch_norms_see_all_ranks_where_there_are_gpus_and_keep_their_names():
     model = timm.create_model("resnet18", num_classes=2)
     names, two = set(model.state_dict()), World(size=2)

@@ -78,7 +78,9 @@ def device(world: World, name: str = "auto") -> torch.device:
         alone_on_a_mac = world.size == 1 and torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if alone_on_a_mac else "cpu"
     try:
-        found = torch.device("cuda", world.local_rank) if name == "cuda" else torch.device(name)
+        # a scheduler may show each process one GPU, its own
+        own = world.local_rank if torch.cuda.device_count() > 1 else 0
+        found = torch.device("cuda", own) if name == "cuda" else torch.device(name)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]

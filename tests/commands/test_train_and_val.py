@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from pictures import write_scenes
+from safetensors.torch import load_file
 
 from maskwise import cli
 from maskwise.categories import Categories
@@ -21,6 +22,7 @@ from maskwise.masks import Masks
 from maskwise.methods import METHODS
 from maskwise.model import load
 from maskwise.recipes.chosen import chosen
+from maskwise.recipes.run import Files
 from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
 from maskwise.recipes.table import RECIPES
 from maskwise.structures import Images, Instances
@@ -149,6 +151,22 @@ def test_a_split_that_is_missing_is_named_with_what_to_do(tmp_path, capsys, monk
     error = capsys.readouterr().err
     assert "no split 'val'; known: test, train; choose it with --set data.source.val=NAME" in error
     assert "data.source.val=null" in error
+
+
+def test_training_goes_on_from_a_model_on_other_classes(trained, files, tmp_path, monkeypatch, capsys):
+    folder, _ = trained
+    run = replace(chosen("tiny_ms_rcnn"), data=replace(chosen("tiny_ms_rcnn").data, source=Files(path=str(files))))
+    monkeypatch.setitem(RECIPES, "some_files", lambda: run)
+    words = ["train", "some_files", "--model", str(folder), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    assert cli.main([*words, "--set", "config.width=3"]) == 2
+    assert "a model has its own config" in capsys.readouterr().err
+    weights = Path(told(*words, "--set", "optim.lr=0")["weights"])
+    before, after = (load_file(path) for path in (folder / "weights" / "best.safetensors", weights))
+    same = {name for name in before if before[name].shape == after[name].shape and before[name].is_floating_point()}
+    learned = [name for name in same if "running" not in name]
+    assert learned
+    assert all(before[name].equal(after[name]) for name in learned)
+    assert read_about(weights).categories.names == ("disc", "square")
 
 
 # val

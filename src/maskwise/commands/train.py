@@ -34,6 +34,7 @@ def train(
     recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")],
     *,
     data: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None,
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/RECIPE)")] = None,
     resume: Flag = False,
     exist_ok: Flag = False,
@@ -53,6 +54,7 @@ def train(
     Args:
         recipe: name of a recipe, or the run.json or the folder of a run, to train that again
         data: folder or file of the data set, for recipes that learn from files
+        model: trained model to begin from; method and options are then its own
         out: folder to write to
         resume: go on with the run in that folder, or begin where there is none
         exist_ok: write over a run that is there
@@ -66,9 +68,11 @@ def train(
     """
     from maskwise.distributed import from_environment
     from maskwise.train import CannotGoOn
-    from maskwise.train import train as start
 
-    run = _adjusted(_chosen(recipe, data), epochs, batch, seed, device, tuple(chain(*changes)))
+    wanted = tuple(chain(*changes))
+    if model is not None and any(change.startswith("config.") for change in wanted):
+        raise ValueError("a model has its own config: --set config.... and --model exclude each other")
+    run = _adjusted(_chosen(recipe, data), epochs, batch, seed, device, wanted)
     if dry_run:
         print_json(run.to_json())
         return 0
@@ -79,7 +83,7 @@ def train(
     else:
         print(f"{recipe}: writing to {folder}", file=sys.stderr)
     try:
-        weights = start(run, folder, resume=resume, exist_ok=exist_ok)
+        weights = _trained(run, model, folder, resume=resume, exist_ok=exist_ok)
     except CannotGoOn as error:
         print(f"maskwise train: {error}", file=sys.stderr)
         return STUCK
@@ -87,6 +91,16 @@ def train(
         _tell(recipe, folder, weights, run.watch.best, json=json)
     # A launcher takes any other code than 0 for a crash of this process.
     return INCOMPLETE if world.size == 1 and _failures(folder) else 0
+
+
+def _trained(run: "Run[Any]", model: str | None, folder: Path, *, resume: bool, exist_ok: bool) -> Path:
+    """The best weights, from those of a model or from the beginning."""
+    from maskwise.model import load
+    from maskwise.train import train as start
+
+    if model is None:
+        return start(run, folder, resume=resume, exist_ok=exist_ok)
+    return Path(load(model, device=run.device).train(run, folder, resume=resume, exist_ok=exist_ok).name)
 
 
 def _chosen(recipe: str, data: str | None) -> "Run[Any]":

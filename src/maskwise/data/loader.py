@@ -250,7 +250,7 @@ def _batch(parcel: "_Parcel", multiple: int, device: torch.device | None) -> Bat
     ]
     return Batch(
         images=Images.batch(pictures, originals=parcel.originals, multiple=multiple),
-        targets=pickle.loads(parcel.targets.numpy()),
+        targets=pickle.loads(parcel.targets.numpy().data),
         names=parcel.names,
         indices=parcel.indices,
         lost=parcel.lost,
