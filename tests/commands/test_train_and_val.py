@@ -1,5 +1,7 @@
 import io
 import json
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -220,10 +222,11 @@ def test_the_results_of_a_run_are_judged_from_files_as_they_were_in_memory(train
     assert len(json.loads(results.read_text())) == report["quality"]["detections"] > 0
 
 
-def test_more_detections_of_a_class_are_judged_where_that_is_asked_for(trained):
+def test_more_detections_of_a_class_are_judged_where_that_is_asked_for(trained, capsys):
     folder, _ = trained
     words = ["val", "--model", str(folder), "--count", "2", "--workers", "0", "--max-dets"]
     found = told(*words, "300")
+    assert "at most 10 instances of a picture" in capsys.readouterr().err, "as the tiny recipe has it"
     assert found["max_dets"] == [1, 10, 300]
     assert "AR300" in found["masks"]
     assert told(*words, "1")["max_dets"] == [1]
@@ -262,6 +265,14 @@ def test_a_split_is_chosen_or_the_only_one(trained, tmp_path, capsys):
     assert cli.main(["val", "--model", str(folder), "--data", "scenes", "--split", "val"]) == 2
     assert cli.main([*words, str(tmp_path / "none")]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train", "val", "methods", "recipes"])
+def test_help_needs_no_torch(name):
+    script = f"import sys; from maskwise import cli; cli.main([{name!r}, '--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"maskwise {name}" in done.stdout
 
 
 # Labels

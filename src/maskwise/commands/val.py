@@ -64,6 +64,9 @@ def val(
     from maskwise.model import load
 
     settings, judged = limited(max_dets), load(model, device=device)
+    given = judged.about.config.get("max_instances", max_dets)
+    if given < max_dets:
+        print(f"this model gives at most {given} instances of a picture, --max-dets {max_dets} or not", file=sys.stderr)
     source, categories, shown = _opened(data, split, _run(recipe, model, data), count)
     comparison, failures = compare(
         judged, source, categories, data=shown, batch=batch, workers=workers, watched=_watched
