@@ -1,7 +1,7 @@
 """Scenes: synthetic pictures that need no download. For two cores and a quarter of an hour.
 
-maskwise train ms_rcnn_scenes --out runs/scenes
-maskwise val --model runs/scenes --recipe ms_rcnn_scenes --count 500
+maskwise train ms_rcnn_scenes
+maskwise val --model runs/ms_rcnn_scenes --data scenes --count 500
 """
 
 from typing import TypeVar
@@ -44,7 +44,7 @@ def _run(method: str, options: type[C]) -> Run[C]:
             proposals_test=100,
         ),
         data=Data(
-            source=Synthetic(scenes=scenes, train=20000, val=200),
+            source=Synthetic(scenes=scenes, train=8000, val=200),
             change=(HorizontalFlip(),),
             view=(),
             batch=8,

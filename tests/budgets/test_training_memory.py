@@ -1,0 +1,34 @@
+"""What a training step holds does not follow the number of objects: measured in processes of their own."""
+
+import subprocess
+import sys
+
+import pytest
+
+STEP = """
+import resource, sys, torch
+from maskwise.data.scenes import Scenes
+from maskwise.methods import METHODS
+from maskwise.structures import Images
+
+count = int(sys.argv[2])
+scene = Scenes(size=(1024, 1024), count=(count, count), radius=(8, 14), overlap=0).scene(0)
+assert len(scene.targets) == count
+images = Images.batch([torch.from_numpy(scene.pixels.transpose(2, 0, 1).copy()) / 255])
+entry = METHODS[sys.argv[1]]
+model = entry.build(entry.config(num_classes=8, backbone="resnet18")).train()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sum(model(images, [scene.targets]).values()).backward()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def held(method: str, count: int) -> int:
+    done = subprocess.run([sys.executable, "-c", STEP, method, str(count)], check=True, capture_output=True, text=True)
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["mask_rcnn", "ms_rcnn"])
+def test_375_objects_need_no_more_than_a_third_more_than_10(method):
+    assert held(method, 375) <= 1.3 * held(method, 10)
