@@ -16,9 +16,12 @@ from torch import nn
 from maskwise.checkpoint import load_weights, read_model
 from maskwise.data.scenes import Scenes
 from maskwise.logbook import Logbook
+from maskwise.masks import Masks
 from maskwise.optimization import Average, build, load_state, state_of
 from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, differences
+from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
 from maskwise.recipes.stored import from_json
+from maskwise.structures import Instances
 from maskwise.train import CannotGoOn, train
 
 FIRST, LAST = 2.0, 1.0
@@ -294,6 +297,34 @@ def test_it_stops_early_where_nothing_gets_better(tmp_path):
     train(run, tmp_path / "run", methods=METHODS)
     table = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert len(table) == 1 + 3, "the first is the best, two more are not"
+
+
+class Turning(Tiny):
+    """Its first answer has right masks in wrong boxes, its second right boxes with nothing in them."""
+
+    answers = 0
+
+    def predict(self, images):
+        type(self).answers += 1
+        truth = Scenes(size=(32, 32), count=(1, 2), classes=("disc", "square")).scene(FIRST_VALIDATION_SCENE).targets
+        first, n = self.answers == 1, len(truth)
+        masks = truth.masks if first else Masks.from_dense(torch.zeros(n, 32, 32, dtype=torch.bool))
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(n, 4) if first else truth.boxes
+        sure = torch.ones(n)
+        return [
+            Instances(boxes=boxes, labels=truth.labels, scores=sure, quality=sure, mask_scores=sure, masks=masks),
+        ]
+
+
+@pytest.mark.parametrize(("of", "epoch"), [("masks", 1), ("boxes", 2)])
+def test_the_best_weights_are_those_of_the_best_masks_unless_told_otherwise(tmp_path, monkeypatch, of, epoch):
+    monkeypatch.setattr(Turning, "answers", 0)
+    source = replace(tiny_run().data.source, val=1)
+    watch = {} if of == "masks" else {"best": of}
+    methods = {"tiny": replace(METHODS["tiny"], build=Turning)}
+    best = train(tiny_run(watch=watch, data={"source": source}), tmp_path / "run", methods=methods)
+    assert (best.stem, read_model(best)[1].notes["epoch"]) == ("best", epoch)
+    assert read_model(best)[1].notes["best"] == pytest.approx(1)
 
 
 def test_without_validation_the_last_weights_are_the_result(tmp_path):
