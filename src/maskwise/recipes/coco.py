@@ -73,7 +73,8 @@ def ms_rcnn_r18_fpn_coco_18e(data: str) -> Run[ms_rcnn.Config]:
         torchrun --nproc-per-node 8 -m maskwise train ms_rcnn_r18_fpn_coco_18e --data coco
 
     The paper reports (Table 1) 31.5 / 29.3, and 31.2 / 27.7 without the quality head. Differs in: proposals and regions
-    come from P2 to P6, the paper's ResNet-18 uses C4 and C5 only.
+    come from P2 to P6, the paper's ResNet-18 uses C4 and C5 only. `--set config.fpn_from=4 config.anchor_scale=2` does
+    so too, with anchors of 32 pixels and more; the paper does not say which its are.
     """
     return _of_the_paper(ms_rcnn_r18_fpn_coco(data))
 
