@@ -175,6 +175,17 @@ def test_boxes_outside_or_without_area_paste_nothing_or_what_is_seen(boxes):
     assert pasted.dense().shape == (1, 20, 30)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pixels_are_counted_under_autocast_too(dtype):
+    masks, box = Masks.from_dense(torch.ones(1, 301, 303, dtype=torch.bool)), torch.tensor([[0.0, 0.0, 303.0, 301.0]])
+    small = torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype):
+        assert masks.area_inside(box, torch.tensor([0])).tolist() == [301 * 303]
+        assert masks.sample(box, torch.tensor([0]), 28).min() > 0.9999
+        pasted = Masks.paste(small, box, (301, 303))
+    assert torch.equal(pasted.bits, Masks.paste(small, box, (301, 303)).bits)
+
+
 def test_nothing_at_all():
     none = Masks.none((4, 5))
     assert none.rle() == []

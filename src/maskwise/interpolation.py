@@ -6,12 +6,22 @@ a box, is `down @ mask @ across.T`, exactly, and costs what the window costs and
 Legend: k regions, m cells along a side, p pixels along a window.
 """
 
+from contextlib import nullcontext
+from functools import reduce
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+def product(*matrices: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Of matrices, with all digits under autocast too: numbers of 16 bits cannot count the pixels of an object."""
+    kind = matrices[0].device.type
+    known = torch.amp.is_autocast_available(kind)
+    with torch.autocast(kind, enabled=False) if known else nullcontext():
+        return reduce(torch.matmul, matrices)
 
 
 def grid_weights(

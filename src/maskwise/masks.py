@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from maskwise import interpolation, outlines, rle
+from maskwise.interpolation import product
 from maskwise.outlines import Polygon
 from maskwise.rle import RLE, Size, Window
 
@@ -110,7 +111,7 @@ class Masks:
             at, small = boxes[which], probabilities[which]
             down = axis.weights(at[:, 1], at[:, 3], y0[which], h, small.shape[-1])  # k h m
             across = axis.weights(at[:, 0], at[:, 2], x0[which], w, small.shape[-1])  # k w m
-            drawn = axis.accept(down @ (small @ across.mT), threshold)  # k h w
+            drawn = axis.accept(product(down, product(small, across.mT)), threshold)  # k h w
             for i, bits, (rows, columns) in zip(which.tolist(), drawn, shape[which].tolist(), strict=True):
                 found[i] = bits[:rows, :columns].flatten()
         return cls(torch.cat([probabilities.new_zeros(0, dtype=torch.bool), *found]), windows, size)
@@ -252,7 +253,7 @@ class Masks:
             down = interpolation.grid_weights(at[:, 1], at[:, 3], window[:, 1], h, cells, self.size[0])  # k m h
             across = interpolation.grid_weights(at[:, 0], at[:, 2], window[:, 0], w, cells, self.size[1])  # k m w
             stack = self._stack(offsets[which[part]], shape[part], h, w).to(boxes.dtype)  # k h w
-            out[part] = down @ stack @ across.mT
+            out[part] = product(down, stack, across.mT)
         return out
 
     def area_inside(self, boxes: Float[Tensor, "k 4"], which: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
@@ -265,7 +266,7 @@ class Masks:
             down = interpolation.coverage(at[:, 1], at[:, 3], window[:, 1], h)  # k h
             across = interpolation.coverage(at[:, 0], at[:, 2], window[:, 0], w)  # k w
             stack = self._stack(offsets[which[part]], shape[part], h, w).to(boxes.dtype)  # k h w
-            out[part] = (down[:, None] @ stack @ across[..., None])[:, 0, 0]
+            out[part] = product(down[:, None], stack, across[..., None])[:, 0, 0]
         return out
 
     # --- out

@@ -252,7 +252,7 @@ def _memory(t: _Training, batch: Batch) -> Iterator[None]:
 
 def _losses(t: _Training, batch: Batch) -> Losses:
     here, dtype = batch.to(t.on), AMP[t.run.optim.amp]
-    with torch.autocast(t.on.type, dtype, enabled=dtype is not None):
+    with nullcontext() if dtype is None else torch.autocast(t.on.type, dtype):
         return t.wrapped(here.images, here.targets)
 
 

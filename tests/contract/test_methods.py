@@ -110,6 +110,16 @@ def test_what_is_drawn_by_chance_follows_the_seed(name):
     assert {n: v.item() for n, v in one.items()} == {n: v.item() for n, v in other.items()}
 
 
+@promise
+def test_half_the_precision_gives_almost_the_same_losses(name):
+    images, targets = batch()
+    whole, model = learn(small(name), images, targets), small(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = learn(model, images, targets)
+    assert {n: v.item() for n, v in half.items()} == pytest.approx({n: v.item() for n, v in whole.items()}, rel=0.02)
+    assert all(p.grad.isfinite().all() for p in trainable(model).values())
+
+
 # --- predicting
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small import batch, small
 
 from maskwise.data.scenes import Scenes
 from maskwise.masks import Masks
@@ -76,3 +77,10 @@ def test_the_target_is_near_the_true_iou_at_full_resolution():
     errors = torch.cat(errors)
     assert len(errors) > 20
     assert errors.mean() < 0.03
+
+
+@pytest.mark.parametrize("classes", ["all", "present"])
+def test_several_classes_of_a_region_teach_in_half_the_precision_too(classes):
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = small("ms_rcnn", quality_classes=classes)(*batch(count=1))["mask_iou"]
+    assert loss > 0

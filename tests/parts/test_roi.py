@@ -57,6 +57,17 @@ def test_roi_pool_is_torchvisions():
 
 
 @pytest.mark.parametrize("operator", ["align", "warp", "pool"])
+def test_regions_keep_their_place_where_features_are_of_half_the_precision(operator):
+    (x,) = (x.bfloat16() for x in levels(strides=(8,), height=1600, width=1600))
+    pool = Pool(size=7, strides=(8,), convention=CONVENTIONS["legacy"], operator=operator)
+    place = [torch.tensor([[1301.3, 1207.7, 1331.9, 1260.2]]), torch.zeros(0, 4)]  # bfloat16 would say 1304, 1208
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pool([x], place)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), pool([x.float()], place), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("operator", ["align", "warp", "pool"])
 def test_each_region_is_read_from_its_level_in_its_order(operator):
     maps = levels()
     pool = Pool(size=7, strides=STRIDES, convention=CONVENTIONS["continuous"], operator=operator)

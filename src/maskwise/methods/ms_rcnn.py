@@ -118,7 +118,7 @@ class ScoredMaskBranch(nn.Module):
         starts = [sum(len(r.matched) for r in regions[:i]) for i in range(len(regions))]
         row = torch.cat([r + start for r, start in zip(rows, starts, strict=True)])
         shown = mask_rcnn.wanted(cfg, list(others), targets, cells=logits.shape[-1])
-        wanted = torch.zeros_like(found)
+        wanted = torch.zeros_like(found, dtype=best.dtype)
         wanted[row, torch.cat([o.labels for o in others])] = self._true_iou(logits[row], shown, list(others), targets)
         wanted[torch.arange(len(labels), device=labels.device), labels] = best
         teaches = wanted > cfg.quality_above

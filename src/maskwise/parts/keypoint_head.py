@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskwise import boxes
+from maskwise.interpolation import product
 from maskwise.masks import cells_at_once, stacks
 from maskwise.parts import norms
 from maskwise.parts.roi import Regions
@@ -100,8 +101,8 @@ def decode(
     padded = F.pad(maps, (2, 2, 2, 2), mode="replicate")
     for which, h, w in stacks(pixels.flip(1), cells=cells_at_once(maps.device) // maps.shape[1]):
         width, height = pixels[which].unbind(1)
-        large = _cubic(height, h, cells=maps.shape[-1])[:, None] @ padded[which]  # j k h m
-        large = large @ _cubic(width, w, cells=maps.shape[-1])[:, None].mT  # j k h w
+        down, across = (_cubic(n, most, cells=maps.shape[-1])[:, None] for n, most in ((height, h), (width, w)))
+        large = product(down, padded[which], across.mT)  # j k h w
         y, x = torch.arange(h, device=maps.device)[:, None], torch.arange(w, device=maps.device)
         outside = (y >= height[:, None, None]) | (x >= width[:, None, None])
         best[which], at = large.masked_fill(outside[:, None], -torch.inf).flatten(2).max(2)

@@ -86,12 +86,14 @@ class Pool:
         level = level_of(flat, strides=self.strides)
         if self.convention.inclusive:
             flat = boxes.to_inclusive(flat)
-        rois = torch.cat([picture, flat], 1).to(levels[0].dtype)
+        dtype = levels[0].dtype
+        exact = torch.promote_types(dtype, torch.float32)  # bfloat16 knows the pixels of a side to a multiple of 8
+        maps, rois = [x.to(exact) for x in levels[: len(self.strides)]], torch.cat([picture, flat], 1).to(exact)
         if flat.device.type == "cpu" and self.operator == "align":
-            return self._read_rows(levels[: len(self.strides)], rois, level)
+            return self._read_rows(maps, rois, level).to(dtype)
         parts = [torch.where(level == i)[0] for i in range(len(self.strides))]
-        found = [self._read(x, rois[at], stride) for x, at, stride in zip(levels, parts, self.strides, strict=False)]
-        return torch.cat(found)[torch.cat(parts).argsort()]
+        found = [self._read(x, rois[at], stride) for x, at, stride in zip(maps, parts, self.strides, strict=True)]
+        return torch.cat(found)[torch.cat(parts).argsort()].to(dtype)
 
     def _read(self, x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], stride: int) -> Float[Tensor, "n c s s"]:
         if self.operator == "pool":
