@@ -9,6 +9,7 @@ import tiny_method
 import torch
 import torchvision
 import yaml
+from pictures import write_scenes
 
 import maskwise
 from maskwise import checkpoint, cli
@@ -17,6 +18,7 @@ from maskwise.checkpoint import About
 from maskwise.data.dataset import Item
 from maskwise.data.formats import coco
 from maskwise.data.images import write_image
+from maskwise.data.open import open_data
 from maskwise.data.scenes import Scenes
 from maskwise.methods import METHODS
 from maskwise.model import load
@@ -234,6 +236,13 @@ def test_a_model_is_judged_as_by_the_command(tiny, tmp_path, capsys):
         == 0
     )
     assert json.loads(capsys.readouterr().out)["masks"] == found.to_json()["masks"]
+
+
+def test_what_is_shown_has_a_threshold_and_what_is_judged_has_not(written, tmp_path):
+    data = write_scenes(tmp_path / "data", categories=Categories(names=("a", "b")), val=2)
+    model = load(written, device="cpu")
+    assert [len(found) for found in model.predict([record.path for record in open_data(data)])] == [0, 0]
+    assert model.val(data).quality.numbers["detections"] > 0
 
 
 def test_training_goes_on_from_the_weights(tiny, tmp_path):
