@@ -37,7 +37,7 @@ def _run(method: str, options: type[C]) -> Run[C]:
             hidden=256,
             anchor_scale=4.0,
             anchor_samples=128,
-            region_samples=64,
+            region_samples=32,
             per_level_train=300,
             per_level_test=200,
             proposals_train=200,
