@@ -50,6 +50,11 @@ def test_an_address_needs_a_digest(cached):
         find("https://example.org/models/m.safetensors")
 
 
+def test_an_address_of_another_programs_file_keeps_what_kind_it_is(cached):
+    other = cached.rename(cached.with_suffix(".pth"))
+    assert find(f"http://127.0.0.1:9/detectron/model.pth?raw=1#sha256={SHA}") == other
+
+
 def test_an_address_that_cannot_be_reached_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("MASKWISE_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="127"):

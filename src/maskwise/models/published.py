@@ -8,6 +8,9 @@ from urllib.parse import urldefrag, urlsplit
 
 from maskwise.models.download import PATIENCE, Patience, Remote, fetch, home
 
+FOREIGN = (".pth", ".pt", ".pkl")
+"""How files of other programs end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -62,8 +65,9 @@ def _fetched(remote: Remote, patience: Patience) -> Path:
 
 
 def _cached(remote: Remote) -> Path:
-    """By its digest, so that no two files ever share a name."""
-    return home() / "models" / f"{remote.sha256}.safetensors"
+    """By its digest, so that no two files ever share a name; by its suffix one knows what program wrote it."""
+    suffix = Path(urlsplit(remote.url).path).suffix
+    return home() / "models" / f"{remote.sha256}{suffix if suffix in FOREIGN else '.safetensors'}"
 
 
 def _remote(address: str) -> Remote:
