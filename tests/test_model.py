@@ -20,6 +20,7 @@ from maskwise.data.formats import coco
 from maskwise.data.images import write_image
 from maskwise.data.open import open_data
 from maskwise.data.scenes import Scenes
+from maskwise.data.transforms import Enlarge
 from maskwise.methods import METHODS
 from maskwise.model import load
 from maskwise.models import published
@@ -189,6 +190,9 @@ def test_how_large_a_picture_is_seen(written):
     assert isinstance(model, Placed)
     assert model.seen((96, 128)) == (64, 85)
     assert model.seen((96, 128)) == tuple(model._prepared(np.zeros((96, 128, 3), np.uint8)).shape[1:])
+    enlarged = replace(model, view=(Enlarge(short=60),))
+    assert enlarged.seen((30, 2000)) == (60, 4000)
+    assert enlarged.seen((80, 100)) == (80, 100)
 
 
 def test_a_model_on_another_device_leaves_the_first_where_it_is(written):

@@ -22,7 +22,7 @@ from maskwise.categories import Categories
 from maskwise.checkpoint import About
 from maskwise.data.sample import Sample
 from maskwise.data.source import FileSource
-from maskwise.data.transforms import Resize, compose, fitted
+from maskwise.data.transforms import Enlarge, Resize, compose, fitted
 from maskwise.evaluate.validation import Validation, compare, limited, validation
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
@@ -143,6 +143,8 @@ class Model:
         for step in self.view:
             if isinstance(step, Resize):
                 size = fitted(size, short=step.short, long=step.long)
+            elif isinstance(step, Enlarge) and min(size) < step.short:
+                size = fitted(size, short=step.short)
         return size
 
     def on(self, device: torch.device) -> "Model":
