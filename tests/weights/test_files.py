@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import tarfile
 import zipfile
 from collections import OrderedDict
 
@@ -180,6 +181,16 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path):
     torch.save({"a": torch.zeros(1).expand(10**9)}, path)
     with pytest.raises(ValueError, match="a claims 4000000000 bytes"):
         files.read(path)
+
+
+def test_an_archive_that_begins_as_a_file_of_pytorch_is_refused(tmp_path):
+    """torch before 2.6 takes it for one of its first format, and executes what is in it."""
+    first = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2).decode("latin-1")
+    with tarfile.open(tmp_path / "model.pth", "w", encoding="latin-1", format=tarfile.GNU_FORMAT) as archive:
+        for name in (first, "storages", "tensors", "pickle"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ValueError, match="an archive of PyTorch before"):
+        files.read(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no zip", b"\x80\x02", b"not a pickle at all", b"\x80\x04K\x01."])

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _torch(path: Path) -> object:
+    if tarfile.is_tarfile(path):  # which torch before 2.6 unpickles without restraint, whatever it is told
+        raise ValueError(f"{path}: an archive of PyTorch before 0.1.10, which is not read")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
