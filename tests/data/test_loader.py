@@ -2,6 +2,10 @@
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from functools import partial
 from itertools import chain
@@ -351,3 +355,37 @@ def test_blur_draws_from_its_own_chance_in_a_loader(tmp_path):
     source = make_files(tmp_path, 3)
     a, b = (Loader(source, batch_size=3, transform=Blur(), seed=seed) for seed in (0, 0))
     same_batches(a, b)
+
+
+_KILLED = """
+import multiprocessing, os, signal
+from maskwise.data.loader import Loader
+from maskwise.data.scenes import Scenes
+
+if __name__ == "__main__":
+    batches = iter(Loader(Scenes(size=(32, 32)).samples(100), batch_size=1, workers=2))
+    next(batches)
+    print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    (tmp_path / "killed.py").write_text(_KILLED)
+    command = [sys.executable, str(tmp_path / "killed.py")]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=False).stdout
+    workers = [int(pid) for pid in told.split()]
+    assert len(workers) == 2
+    until = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))

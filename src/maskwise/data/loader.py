@@ -5,8 +5,10 @@ makes batches of it, writes failures down, and knows the position.
 """
 
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -363,6 +365,15 @@ def _as_it_is(parcel: object) -> object:
 def _begin(_: int) -> None:
     torch.set_num_threads(1)
     ignore_signals()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Also where that is killed. torch looks whether the fork server still lives, which lives as long as a worker."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "workers are processes of their own"
+    parent.join()
+    os._exit(1)
 
 
 def ignore_signals() -> None:
