@@ -68,6 +68,32 @@ def test_a_picture_that_cannot_be_judged_is_left_out_and_written_down(tmp_path):
     assert "val-001.png" in (tmp_path / "run" / "failures.jsonl").read_text()
 
 
+def test_annotations_that_cannot_be_learned_from_are_named_once(tmp_path, caplog):
+    data = write_scenes(tmp_path / "data", train=3, val=2)
+    path = next(path for path in data.rglob("*.json") if "train" in path.name)
+    truth = json.loads(path.read_text())
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = [[1, 1, 2, 2]]
+    path.write_text(json.dumps(truth))
+    source = Files(path=str(data))
+    train(tiny_run(epochs=1, data={"source": source}), tmp_path / "run", methods=METHODS)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "refused.jsonl").read_text().splitlines()]
+    assert sorted(line["where"] for line in lines) == sorted(f"annotation {a['id']}" for a in truth["annotations"])
+    assert {line["file"] for line in lines} == {path.name if path.parent == data else str(path.relative_to(data))}
+    assert f"annotation {truth['annotations'][0]['id']}" in caplog.text
+    assert not (tmp_path / "run" / "failures.jsonl").exists()
+    train(tiny_run(epochs=2, data={"source": source}), tmp_path / "twice", methods=METHODS)
+    assert len((tmp_path / "twice" / "refused.jsonl").read_text().splitlines()) == len(lines)
+
+
+def test_pictures_without_an_annotation_are_said_to_be_all_there_is(tmp_path):
+    data = write_scenes(tmp_path / "data", train=2, val=2)
+    path = next(path for path in data.rglob("*.json") if "train" in path.name)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    with pytest.raises(ValueError, match="no picture to learn from has an annotation"):
+        train(tiny_run(data={"source": Files(path=str(data), empty=False)}), tmp_path / "run", methods=METHODS)
+
+
 STOPPED = """
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What a run writes down while it trains: numbers as JSON lines and CSV, failures, the environment, lines for people.
 
-run.json  environment.json  metrics.jsonl  metrics.csv  failures.jsonl  log.txt
+run.json  environment.json  metrics.jsonl  metrics.csv  failures.jsonl  refused.jsonl  log.txt
 weights/best.safetensors  weights/last.safetensors  state/000012/ ...
 eval/report.json  eval/results.json, both of the best weights
 """
@@ -39,7 +39,7 @@ def prepare(folder: Path, *, exist_ok: bool) -> None:
             f"{folder} is not empty: go on with the run in it (--resume), choose another folder (--out), "
             "or allow to write over it (--exist-ok)"
         )
-    for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "log.txt"):
+    for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt"):
         (folder / name).unlink(missing_ok=True)
     for name in ("state", "weights", "eval", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -3,14 +3,18 @@
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from maskwise.data.dataset import Problem
 from maskwise.data.images import ImageReadError
 
 Stage = Literal["read", "transform"]
+
+SAID = 5
+"""Bad annotations that are named aloud."""
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,8 @@ class BadFiles:
     `leave out`: the batch is smaller, and passed over when nothing is left: for judging. `raise`: stop at the first."""
     failures: Path | None = None
     """File of JSON lines to which each bad sample is added once a run: path, stage, exception, message, index."""
+    refused: Path | None = None
+    """The same for annotations that were left out or mended."""
     most: int = 3
     most_share: float = 0.01
     """Stop when more than `most` and more than this share of the samples are bad."""
@@ -63,11 +69,12 @@ class TooManyBadFiles(ValueError):
 
 
 class FailureLog:
-    """Counts bad files, each once."""
+    """Counts bad files, each once; and bad annotations, which are no reason to stop."""
 
     def __init__(self, policy: BadFiles, samples: int) -> None:
         self.policy, self.samples = policy, samples
         self.found: dict[str, Failure] = {}
+        self.refused = _already(policy.refused)
 
     def add(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
@@ -75,9 +82,22 @@ class FailureLog:
                 self.found[failure.path] = failure
                 log.warning("bad sample: %s", failure)
                 if self.policy.failures is not None:
-                    _append(self.policy.failures, failure)
+                    _append(self.policy.failures, asdict(failure))
         if len(self.found) > (allowed := self.policy.allowed(self.samples)):
             raise TooManyBadFiles(self._complaint(allowed))
+
+    def refuse(self, problems: Iterable[Problem]) -> None:
+        """Annotations that were left out or mended: the first few aloud, all to the file, each once a run."""
+        for problem in problems:
+            if problem not in self.refused:
+                self.refused.add(problem)
+                if len(self.refused) <= SAID:
+                    log.warning("left out or mended: %s", problem)
+                if len(self.refused) == SAID:
+                    rest = "`maskwise data check` lists them" if self.policy.refused is None else self.policy.refused
+                    log.warning("there may be more such annotations: %s", rest)
+                if self.policy.refused is not None:
+                    _append(self.policy.refused, asdict(problem))
 
     def _complaint(self, allowed: int) -> str:
         first = "".join(f"\n  {failure}" for failure in list(self.found.values())[:5])
@@ -85,11 +105,19 @@ class FailureLog:
         return f"{len(self.found)} of {self.samples} samples are bad, {allowed} are allowed. The first:{first}{rest}"
 
 
-def _append(path: Path, failure: Failure) -> None:
+def _already(path: Path | None) -> set[Problem]:
+    """What a run that goes on has written down before."""
+    if path is None or not path.exists():
+        return set()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return {Problem(**json.loads(line)) for line in lines if line.endswith("\n")}
+
+
+def _append(path: Path, row: Mapping[str, object]) -> None:
     """In one write at the end, so that lines of several processes do not mix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(file, (json.dumps(asdict(failure)) + "\n").encode())
+        os.write(file, (json.dumps(row) + "\n").encode())
     finally:
         os.close(file)

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
 from maskwise.data.chance import generator, whole
+from maskwise.data.dataset import Problem
 from maskwise.data.failures import BadFiles, Failure, FailureLog, Stage
 from maskwise.data.images import ImageReadError
 from maskwise.data.order import Last, batches
@@ -167,6 +168,7 @@ class Loader:
         self._requests[:] = [_Request(number, self.epoch, mine) for number, mine in numbered[self.position :]]
         for parcel in self._opened():
             self._log.add(parcel.failures)
+            self._log.refuse(parcel.problems)
             self._position = parcel.number
             if parcel.names:
                 yield _batch(parcel, self._multiple, self._device)
@@ -286,6 +288,7 @@ class _Parcel:
     indices: tuple[int, ...]
     lost: Mapping[str, int]
     failures: tuple[Failure, ...]
+    problems: tuple[Problem, ...]
 
     def pin_memory(self) -> "_Parcel":
         """What torch asks for."""
@@ -355,6 +358,7 @@ def _packed(number: int, made: Sequence[tuple[int, Sample]], failures: tuple[Fai
         indices=tuple(index for index, _ in made),
         lost=dict(sum((Counter(sample.lost) for sample in samples), Counter())),
         failures=failures,
+        problems=tuple(problem for sample in samples for problem in sample.problems),
     )
 
 

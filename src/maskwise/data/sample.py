@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from maskwise.data.dataset import Problem
 from maskwise.rle import Size
 from maskwise.structures import Targets
 
@@ -25,6 +26,8 @@ class Sample:
     """How many pixels here, along x and along y, one pixel of the file has become."""
     lost: Mapping[str, int] = field(default_factory=dict)
     """Instances that are no longer here, counted by the reason."""
+    problems: tuple[Problem, ...] = ()
+    """What was wrong with the annotations, and left out or mended."""
 
     def __post_init__(self) -> None:
         if tuple(self.targets.masks.size) != self.size:

@@ -55,6 +55,6 @@ class FileSource:
         record = self.data[i]
         read = record.labelled()
         pixels = torch.from_numpy(read_image(record.path, max_pixels=self.max_pixels)).permute(2, 0, 1).contiguous()
-        sample = Sample(pixels=pixels, targets=read.targets, name=record.name)
-        errors = sum(problem.severity == "error" for problem in read.problems)
-        return sample.losing("left out or mended when read", errors)
+        errors = tuple(problem for problem in read.problems if problem.severity == "error")
+        sample = Sample(pixels=pixels, targets=read.targets, name=record.name, problems=errors)
+        return sample.losing("left out or mended when read", len(errors))

@@ -35,6 +35,8 @@ def sources(data: Data) -> Sources:
     learned = _split(source, source.train, "train")
     if not source.empty:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
+    if not len(learned):
+        raise ValueError(f"{source.path}: no picture to learn from{'' if source.empty else ' has an annotation'}")
     judged = None if source.val is None else _split(source, source.val, "val")
     if judged is not None and judged.categories != learned.categories:
         raise ValueError(f"{source.path}: the splits {source.train} and {source.val} have different categories")
@@ -82,7 +84,11 @@ def loader(
         shuffle=not judging,
         last="keep" if judging else "pad",
         group_by_aspect=data.group_by_aspect and not judging,
-        bad_files=BadFiles(then="leave out" if judging else "replace", failures=failures),
+        bad_files=BadFiles(
+            then="leave out" if judging else "replace",
+            failures=failures,
+            refused=failures.with_name("refused.jsonl"),
+        ),
         workers=data.workers,
         rank=rank,
         world=world,
