@@ -11,8 +11,8 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -232,9 +233,19 @@ def grown(way: Way, device: str) -> float:
         before = torch.cuda.memory_allocated()
         way()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    process, done = psutil.Process(), threading.Event()
+    held = [process.memory_info().rss]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            held.append(process.memory_info().rss)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
     way()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+    done.set()
+    watching.join()
+    return (max(held) - held[0]) / 1e6
 
 
 def machine(device: str) -> dict[str, object]:

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from maskwise.data.scenes import Scenes
 from maskwise.logbook import Logbook
 from maskwise.masks import Masks
 from maskwise.optimization import Average, build, load_state, state_of
+from maskwise.progress import Progress
 from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, differences
 from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
 from maskwise.recipes.stored import from_json
@@ -429,3 +431,25 @@ def test_interrupted_many_times(undisturbed, tmp_path, how):
     for turn in range(5):
         interrupted(tmp_path / str(turn), how, 12)
         assert outcome(tmp_path / str(turn)) == outcome(undisturbed)
+
+
+def test_what_is_not_of_a_run_is_never_taken_away(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "mine.bin").write_bytes(b"mine")
+    train(tiny_run(epochs=1), tmp_path, methods=METHODS, exist_ok=True)
+    assert (tmp_path / "weights" / "mine.bin").read_bytes() == b"mine"
+
+
+def test_going_on_without_a_checkpoint_keeps_the_weights_that_are_there(tmp_path):
+    best = train(tiny_run(epochs=1), tmp_path, methods=METHODS)
+    before = best.read_bytes()
+    shutil.rmtree(tmp_path / "state")
+    train(tiny_run(epochs=1), tmp_path, methods=METHODS, resume=True)
+    assert (tmp_path / "weights.before" / best.name).read_bytes() == before
+
+
+def test_a_gradient_without_a_number_does_not_spoil_the_mean():
+    progress = Progress()
+    progress.add({"grad_norm": 3.0})
+    progress.add({"grad_norm": math.inf})
+    assert progress.means()["grad_norm"] == 1.5

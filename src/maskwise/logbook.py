@@ -32,18 +32,28 @@ Row = Mapping[str, Any]
 REPORT, RESULTS = "eval/report.json", "eval/results.json"
 
 
-def prepare(folder: Path, *, exist_ok: bool) -> None:
-    """A folder for a new run. What another run left is written over only when that is asked for."""
-    if folder.exists() and any(folder.iterdir()) and not exist_ok:
+def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
+    """A folder for a new run. What another run left goes only when that is asked for; what is not of a run stays."""
+    if folder.exists() and any(folder.iterdir()) and not (exist_ok or resume):
         raise ValueError(
             f"{folder} is not empty: go on with the run in it (--resume), choose another folder (--out), "
             "or allow to write over it (--exist-ok)"
         )
-    for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("state", "weights", "eval", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    if (folder / "run.json").is_file():
+        if not exist_ok:  # there is nothing to go on from, but there may be what it had reached
+            _set_aside(folder / "weights")
+        for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt"):
+            (folder / name).unlink(missing_ok=True)
+        for name in ("state", "weights", "eval", "tensorboard"):
+            shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _set_aside(folder: Path) -> None:
+    if folder.exists():
+        before = folder.with_name(f"{folder.name}.before")
+        shutil.rmtree(before, ignore_errors=True)
+        folder.rename(before)
 
 
 def environment(processes: int) -> dict[str, Any]:

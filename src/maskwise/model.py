@@ -130,6 +130,8 @@ class Model:
         The recipe (a name, a `run.json` or a `Run`) says what is learned from and how; method and options are those of
         this model. Weights of classes that the data does not have begin from chance.
         """
+        if not isinstance(recipe, str) and data is not None:
+            raise ValueError(f"a Run says itself what it learns from; got data={data!r} beside it")
         run = chosen(recipe, data=data) if isinstance(recipe, str) else recipe
         entry = METHODS[self.about.method]
         run = replace(run, method=self.about.method, config=_config(entry, self.about), device=str(self.device))

@@ -1,5 +1,6 @@
 """Where training stands, besides what optimiser, loader and weights know themselves."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +27,10 @@ class Progress:
     """A row an epoch."""
 
     def add(self, numbers: Mapping[str, float]) -> None:
+        """What is no number, as the gradient of a step that float16 was too small for, is left out."""
         self.counted += 1
         for name, value in numbers.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.sums[name] = self.sums.get(name, 0.0) + (value if math.isfinite(value) else 0.0)
 
     def means(self) -> dict[str, float]:
         return {name: value / self.counted for name, value in self.sums.items()}

@@ -71,7 +71,7 @@ def train(
     with joined(world, device(world, run.device)), Signals() as signals, reproducible.deterministic(run.deterministic):
         going_on = resume and checkpoint.any_in(folder / "state")
         if world.is_main and not going_on:
-            prepare(folder, exist_ok=exist_ok or resume)
+            prepare(folder, exist_ok=exist_ok, resume=resume)
         t = _begin(run, folder, world, methods)
         with t.book, t.loader:
             _resume(t) if going_on else _describe(t)

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 STEP = """
-import resource, sys, torch
+import sys, threading
+import psutil, torch
 from maskwise.data.scenes import Scenes
 from maskwise.methods import METHODS
 from maskwise.structures import Images
@@ -17,9 +18,21 @@ assert len(scene.targets) == count
 images = Images.batch([torch.from_numpy(scene.pixels.transpose(2, 0, 1).copy()) / 255])
 entry = METHODS[sys.argv[1]]
 model = entry.build(entry.config(num_classes=8, backbone="resnet18")).train()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+process, done = psutil.Process(), threading.Event()
+rss = [process.memory_info().rss]
+
+
+def watch():
+    while not done.wait(0.002):
+        rss.append(process.memory_info().rss)
+
+
+watching = threading.Thread(target=watch)
+watching.start()
 sum(model(images, [scene.targets]).values()).backward()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+done.set()
+watching.join()
+print(max(rss) - rss[0])
 """
 
 

@@ -94,7 +94,8 @@ def _run(recipe: str | None, model: str, data: str | None) -> "Run[Any] | None":
 
     if recipe is not None:
         return chosen(recipe, data=data if recipe in RECIPES and needs_data(RECIPES[recipe]) else None)
-    folder = Path(model) if Path(model).is_dir() else Path(model).parent.parent
+    path = Path(model)
+    folder = path.parent.parent if path.is_file() else path
     return saved(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else None
 
 

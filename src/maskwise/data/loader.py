@@ -25,7 +25,7 @@ from torchvision.transforms.v2 import functional
 
 from maskwise.data.chance import generator, whole
 from maskwise.data.dataset import Problem
-from maskwise.data.failures import BadFiles, Failure, FailureLog, Stage
+from maskwise.data.failures import BadFiles, Failure, FailureLog, Stage, TooManyBadFiles
 from maskwise.data.images import ImageReadError
 from maskwise.data.order import Last, batches
 from maskwise.data.sample import Sample
@@ -170,6 +170,10 @@ class Loader:
             self._log.add(parcel.failures)
             self._log.refuse(parcel.problems)
             self._position = parcel.number
+            if not parcel.names and self._maker.then == "replace":  # ranks would no longer be in step
+                raise TooManyBadFiles(
+                    f"batch {parcel.number} has no sample: none of those tried in their places is good"
+                )
             if parcel.names:
                 yield _batch(parcel, self._multiple, self._device)
             if self._round != this_round:
