@@ -1,9 +1,14 @@
+import os
+
 import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("quiet", deadline=None, max_examples=40)
-settings.load_profile("quiet")
+# The same examples each time, so that whoever changes something knows that a failure is theirs; and, to look for new
+# ones, HYPOTHESIS_PROFILE=search with many more.
+settings.register_profile("same", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=400)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 torch.set_num_threads(1)
 
 

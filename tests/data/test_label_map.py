@@ -236,7 +236,9 @@ def test_the_better_prediction_is_in_front_and_losses_are_counted(seed, count, t
     losses = label_map.write(root, CATEGORIES, [item]).losses
     shown = read_label_map(root / "train/masks/a.png")
     dense = instances.masks.dense().numpy()
-    expected = np.where(dense.any(0), dense.argmax(0) + 1, 0)  # best first
+    numbers = np.arange(1, len(dense) + 1)[:, None, None]
+    expected = np.where(dense, numbers, len(dense) + 1).min(0, initial=len(dense) + 1)  # best first
+    expected[expected > len(dense)] = 0
     assert (shown == expected).all()
     hidden = sum(i + 1 not in shown for i in range(len(dense)))
     counts = {

@@ -116,7 +116,7 @@ def test_with_a_tiny_sigma_it_is_hard_suppression_of_whatever_overlaps(several):
     assert torch.equal(lowered[keep], scores[keep])
 
 
-@given(detections(), st.floats(0.1, 2))
+@given(detections(), st.floats(0.2, 2))  # below that, the score of one box of many in one place is no number above 0
 def test_scores_only_fall_and_the_best_of_each_class_keeps_its_own(several, sigma):
     boxes, scores, labels = several
     keep, lowered = soft_nms(boxes, scores, labels, sigma=sigma, least=0.0)
