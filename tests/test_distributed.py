@@ -189,6 +189,7 @@ def test_two_processes_judge_as_one(tmp_path):
     assert steps == [1, 2, 3, 3], "one line a step, from rank 0 alone"
 
 
+@pytest.mark.slow
 def test_no_number_on_one_rank_and_no_object_on_one_rank(tmp_path):
     both = start(tmp_path / "nan", "nan") + start(tmp_path / "blind", "blind")
     assert [code for code, _ in finish(both)] == [0] * 4

@@ -110,6 +110,7 @@ except RuntimeError:
 """
 
 
+@pytest.mark.slow
 def test_importing_all_of_it_and_predicting_calls_nobody_and_starts_nothing(tmp_path):
     """Python tells of each connection and each process before it is made; here each is refused, and written down."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
