@@ -1,4 +1,4 @@
-"""Scenes: synthetic pictures that need no download. For two cores and a quarter of an hour.
+"""Scenes: synthetic pictures that need no download. For two cores.
 
 maskwise train ms_rcnn_scenes
 maskwise val --model runs/ms_rcnn_scenes --data scenes --count 500
