@@ -4,7 +4,7 @@ Stages are counted as in the papers: C2 has stride 4, C5 stride 32.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import util
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +12,15 @@ from typing import Any, Literal
 import timm
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from timm.models import FeatureInfo
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
+from maskwise import tensor_files
 from maskwise.parts import norms
 from maskwise.parts.deformable import deform
 from maskwise.parts.norms import Norm
+from maskwise.tensor_files import State
 
 Name = Literal[
     "resnet18",
@@ -38,24 +39,33 @@ Name = Literal[
 Weights = Path | Literal["imagenet"] | None
 """A file, or what timm downloads (or an installed package brings), or chance."""
 
-State = Mapping[str, Tensor]
-
 
 class Backbone(nn.Module):
     """From pictures to one feature map a stage."""
 
-    def __init__(self, network: nn.Module, *, stages: Sequence[int], mean: Sequence[float], std: Sequence[float]):
+    def __init__(
+        self, network: nn.Module, *, stages: Sequence[int], frozen: int, mean: Sequence[float], std: Sequence[float]
+    ):
         super().__init__()
         info = _info(network)
         self.network = network
+        self.frozen = frozen
         self.stages = tuple(stages)
         self.channels: tuple[int, ...] = tuple(info.channels())
         self.strides: tuple[int, ...] = tuple(info.reduction())
         self.mean, self.std = tuple(mean), tuple(std)
         """Of the pixels that the weights were trained on, RGB in 0..1."""
 
+    def train(self, mode: bool = True) -> "Backbone":
+        """Also the statistics of frozen stages stay as they are."""
+        super().train(mode)
+        for stage, modules in _stages(self.network).items():
+            if stage <= self.frozen:
+                modules.eval()
+        return self
+
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        # channels together in memory: convolutions on a CPU take half to three quarters of the time
+        # channels together in memory: that is how a CPU convolves fastest
         return list(self.network(pixels.contiguous(memory_format=torch.channels_last)))
 
 
@@ -94,7 +104,7 @@ def build(
     except OSError as error:  # what all ways of having no network are
         raise ValueError(_unreachable(name, error)) from error
     if isinstance(source, Path):
-        load(network, read(source), source=str(source))
+        load(network, tensor_files.read(source), source=str(source))
     norms.replace(network, norm)
     if stride_first:
         _move_strides(network, name)
@@ -105,7 +115,7 @@ def build(
         modules.requires_grad_(stage > frozen)
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None
-    return Backbone(network, stages=stages, mean=mean or cfg.mean, std=std or cfg.std)
+    return Backbone(network, stages=stages, frozen=frozen, mean=mean or cfg.mean, std=std or cfg.std)
 
 
 def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None, stride_first: bool = False) -> nn.Module:
@@ -139,16 +149,6 @@ def _unreachable(name: Name, error: OSError) -> str:
         f"the ImageNet weights of {name} cannot be fetched: {reason} "
         f"Name a file that has them, timm's or torchvision's (--set config.weights=FILE){installed}."
     )
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or a .pth file. Nothing in the file is executed."""
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        state = state.get(wrapper, state)
-    return {k.removeprefix("module."): v for k, v in state.items()}
 
 
 def load(network: nn.Module, state: State, *, source: str) -> None:

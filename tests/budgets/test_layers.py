@@ -14,6 +14,7 @@ INNER = [p for p in FILES if p != SOURCE / "__init__.py"]  # the package itself 
 
 # A module may import from layers at or before its own; `data` beside them knows only the structures.
 STRUCTURES = {"version", "terminal", "categories", "rle", "outlines", "interpolation", "boxes", "masks", "structures"}
+STRUCTURES |= {"pickled", "tensor_files"}
 LAYERS = [
     STRUCTURES,
     {"parts", "backbones"},

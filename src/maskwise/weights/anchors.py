@@ -8,7 +8,7 @@ from torch import Tensor
 from maskwise import boxes
 from maskwise.methods.mask_rcnn import MaskRCNN
 from maskwise.parts.convention import CONVENTIONS
-from maskwise.weights.keys import State
+from maskwise.tensor_files import State
 
 _KEY = re.compile(r"(?:rpn|proposal_generator)\.anchor_generator\.cell_anchors\.\d")
 

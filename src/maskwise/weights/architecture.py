@@ -8,7 +8,8 @@ from maskwise import backbones
 from maskwise.methods import mask_rcnn, ms_rcnn
 from maskwise.methods.mask_rcnn import Config, MaskRCNN
 from maskwise.parts.norms import Norm
-from maskwise.weights.keys import State, Translated, fill
+from maskwise.tensor_files import State
+from maskwise.weights.keys import Translated, fill
 
 RESNETS: dict[tuple[tuple[int, ...], bool, int], backbones.Name] = {
     ((2, 2, 2, 2), False, 1): "resnet18",

@@ -9,8 +9,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from maskwise.methods.mask_rcnn import Config, MaskRCNN
+from maskwise.tensor_files import State
 from maskwise.weights import anchors, architecture
-from maskwise.weights.keys import Names, State, Translated, blue_green_red, translate, with_statistics
+from maskwise.weights.keys import Names, Translated, blue_green_red, translate, with_statistics
 
 MEAN = (123.675, 116.28, 103.53)
 STD_OF_RESNEXT = (58.395, 57.12, 57.375)

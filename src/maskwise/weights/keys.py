@@ -1,15 +1,15 @@
 """Names of weights elsewhere and names here: how one becomes the other, and what is said of those that do not."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from maskwise.checkpoint import load_weights, names_differ
+from maskwise.tensor_files import State
 
-State = Mapping[str, Tensor]
 Names = Sequence[tuple[str, str]]
 """What a name there looks like, and the name here: `\\1` is a group of it, `{1*2-2}` that number twice, less two."""
 

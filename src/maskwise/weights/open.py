@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskwise import tensor_files
 from maskwise.checkpoint import About
 from maskwise.data.transforms import Resize
 from maskwise.methods import ms_rcnn
 from maskwise.methods.mask_rcnn import MaskRCNN
 from maskwise.recipes.stored import to_json
-from maskwise.weights import benchmark, coco, detectron, detectron2, files, torchvision
-from maskwise.weights.keys import State
+from maskwise.tensor_files import State
+from maskwise.weights import benchmark, coco, detectron, detectron2, torchvision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ SOURCES = (
 
 def import_model(path: Path) -> tuple[MaskRCNN, About]:
     """The model in a file of another program, in eval mode, and what it is, as `checkpoint.write_model` stores it."""
-    state = files.read(path)
+    state = tensor_files.read(path)
     try:
         source = recognise(state)
         model = source.load(state, path).eval()

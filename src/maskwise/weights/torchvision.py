@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from maskwise.methods.mask_rcnn import Config, MaskRCNN
+from maskwise.tensor_files import State
 from maskwise.weights import architecture
-from maskwise.weights.keys import EPSILON, Names, State, Translated, background_last, translate, with_epsilon
+from maskwise.weights.keys import EPSILON, Names, Translated, background_last, translate, with_epsilon
 
 NAMES: Names = (
     (r"backbone\.body\.(.+)", r"backbone.network.\1"),

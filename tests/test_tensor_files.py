@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from maskwise.weights import files
+from maskwise import tensor_files
 
 ARRAYS = {
     "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -46,7 +46,7 @@ def test_pickled_arrays_are_read_as_they_are(tmp_path, protocol, numpy):
     data = pickle.dumps({"model": ARRAYS, "__author__": "somebody", "matching_heuristics": True}, protocol)
     if protocol < 4:  # names of one line; later ones know their length
         data = data.replace(b"numpy._core", numpy.encode()).replace(b"numpy.core", numpy.encode())
-    equal(files.read(written(tmp_path / "model.pkl", data)), ARRAYS)
+    equal(tensor_files.read(written(tmp_path / "model.pkl", data)), ARRAYS)
 
 
 def test_what_python_2_wrote_is_read(tmp_path):
@@ -57,7 +57,7 @@ def test_what_python_2_wrote_is_read(tmp_path):
     kind = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     state = b"(K\x01K\x03\x85" + kind + b"\x89U\x0c" + numbers + b"tb"
     data = b"\x80\x02}U\x05blobs}U\x06conv_w" + array + state + b"ss."
-    assert files.read(written(tmp_path / "old.pkl", data))["conv_w"].tolist() == [1, -2, 255.5]
+    assert tensor_files.read(written(tmp_path / "old.pkl", data))["conv_w"].tolist() == [1, -2, 255.5]
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -65,14 +65,14 @@ def test_files_of_pytorch_are_read_by_what_they_are_and_not_by_their_name(tmp_pa
     state = OrderedDict((f"module.{k}", torch.rand(2, 3)) for k in "ab")
     path = tmp_path / "model.pkl"
     torch.save({"model": state, "optimizer": {}, "iteration": 5}, path, _use_new_zipfile_serialization=zipped)
-    found = files.read(path)
+    found = tensor_files.read(path)
     assert list(found) == ["a", "b"]
     assert torch.equal(found["b"], state["module.b"])
 
 
 def test_safetensors_are_read(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
-    assert files.read(tmp_path / "model.safetensors")["a"].tolist() == [1, 1]
+    assert tensor_files.read(tmp_path / "model.safetensors")["a"].tolist() == [1, 1]
 
 
 class Calls:
@@ -128,7 +128,7 @@ def test_nothing_in_a_pickle_is_executed(tmp_path, which, suffix):
     _, data, name = list(attacks(marker))[which]
     path = written(tmp_path / f"evil.{suffix}", data)
     with pytest.raises(ValueError, match=rf"evil\.{suffix}: asks for .*({name}).*nothing of it was executed"):
-        files.read(path)
+        tensor_files.read(path)
     assert not marker.exists()
 
 
@@ -146,7 +146,7 @@ def test_nothing_in_a_file_of_pytorch_is_executed(tmp_path, zipped):
     state = {"model": {"a": torch.ones(1)}, "extra": Calls(os.system, f"touch {marker}")}
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"evil\.pth: asks for (posix|nt)\.system; nothing of it was executed"):
-        files.read(path)
+        tensor_files.read(path)
     assert not marker.exists()
 
 
@@ -161,14 +161,14 @@ def test_nothing_in_a_file_of_pytorch_is_executed(tmp_path, zipped):
 )
 def test_only_arrays_of_numbers_are_read(tmp_path, array, reason):
     with pytest.raises(ValueError, match=f"odd.pkl: asks for .*({reason})"):
-        files.read(written(tmp_path / "odd.pkl", {"model": {"a": array}}))
+        tensor_files.read(written(tmp_path / "odd.pkl", {"model": {"a": array}}))
 
 
 def test_an_array_has_the_numbers_that_its_shape_says(tmp_path):
     data = pickle.dumps({"a": np.zeros(3, np.float32)}, 2)
     assert data.count(b"K\x03\x85") == 1
     with pytest.raises(ValueError, match=r"shape \(4,\) of f4 in 12 bytes"):
-        files.read(written(tmp_path / "wrong.pkl", data.replace(b"K\x03\x85", b"K\x04\x85")))
+        tensor_files.read(written(tmp_path / "wrong.pkl", data.replace(b"K\x03\x85", b"K\x04\x85")))
 
 
 def test_a_small_file_cannot_fill_the_memory(tmp_path):
@@ -176,11 +176,11 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path):
     text = b"U\xff" + b"x" * 255 + b"q\x00"
     again = b"".join(b"c_codecs\nencode\nh\x00U\x06latin1\x86R0" for _ in range(100))
     with pytest.raises(ValueError, match="more numbers than the file has room for"):
-        files.read(written(tmp_path / "bomb.pkl", b"\x80\x02" + text + again + b"."))
+        tensor_files.read(written(tmp_path / "bomb.pkl", b"\x80\x02" + text + again + b"."))
     path = tmp_path / "bomb.pth"
     torch.save({"a": torch.zeros(1).expand(10**9)}, path)
     with pytest.raises(ValueError, match="a claims 4000000000 bytes"):
-        files.read(path)
+        tensor_files.read(path)
 
 
 def test_an_archive_that_begins_as_a_file_of_pytorch_is_refused(tmp_path):
@@ -190,14 +190,14 @@ def test_an_archive_that_begins_as_a_file_of_pytorch_is_refused(tmp_path):
         for name in (first, "storages", "tensors", "pickle"):
             archive.addfile(tarfile.TarInfo(name))
     with pytest.raises(ValueError, match="an archive of PyTorch before"):
-        files.read(tmp_path / "model.pth")
+        tensor_files.read(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 no zip", b"\x80\x02", b"not a pickle at all", b"\x80\x04K\x01."])
 @pytest.mark.parametrize("suffix", ["pkl", "pth", "safetensors"])
 def test_files_that_are_none_are_named(tmp_path, data, suffix):
     with pytest.raises(ValueError, match=rf"none\.{suffix}: "):
-        files.read(written(tmp_path / f"none.{suffix}", data))
+        tensor_files.read(written(tmp_path / f"none.{suffix}", data))
 
 
 def whole(kind):
@@ -222,17 +222,17 @@ def test_a_truncated_or_damaged_file_is_an_error_like_any_other(tmp_path_factory
         content[at] ^= data.draw(st.integers(1, 255))
     path = written(tmp_path_factory.mktemp("files") / "model.pth", bytes(content))
     with contextlib.suppress(ValueError):  # and nothing else; a changed number or letter of a name is not noticed
-        files.read(path)
+        tensor_files.read(path)
 
 
 def test_a_zip_that_is_none_of_pytorch(tmp_path):
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as file:
         file.writestr("readme.txt", "hello")
     with pytest.raises(ValueError, match=r"some\.zip: cannot be read"):
-        files.read(tmp_path / "some.zip")
+        tensor_files.read(tmp_path / "some.zip")
 
 
 @pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": {"a": 1}}, {"model": [1]}, {1: np.zeros(1)}])
 def test_a_file_without_weights_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"other\.pkl: (no weights|expected weights by their names)"):
-        files.read(written(tmp_path / "other.pkl", content))
+        tensor_files.read(written(tmp_path / "other.pkl", content))

@@ -1,18 +1,21 @@
-"""Reads files of weights that other programs wrote. What kind of file it is, is told by how it begins."""
+"""Reads files of weights that other programs wrote, and executes nothing. How a file begins tells what kind it is."""
 
 import pickle
 import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from maskwise.weights import pickled
-from maskwise.weights.keys import State
+from maskwise import pickled
+
+State: TypeAlias = Mapping[str, Tensor]
+"""Weights by their names."""
 
 _ZIP = b"PK\x03\x04"
 _TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
