@@ -23,6 +23,8 @@ from maskwise.checkpoint import About
 from maskwise.data.sample import Sample
 from maskwise.data.source import FileSource
 from maskwise.data.transforms import Enlarge, Resize, compose, fitted
+from maskwise.distributed import World
+from maskwise.distributed import device as accelerator
 from maskwise.evaluate.validation import Validation, compare, limited, validation
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
@@ -113,7 +115,10 @@ class Model:
     ) -> Validation:
         """How good the model is on a data set: AP of boxes and masks, and how far its quality can be trusted."""
         opened = opened_split(Files(path=str(data), format=format), split)
-        found, _ = compare(self, FileSource(opened), opened.categories, data=str(data), batch=batch, workers=workers)
+        source = FileSource(opened)
+        found, failures = compare(self, source, opened.categories, data=str(data), batch=batch, workers=workers)
+        for failure in failures:
+            log.warning("left out: %s", failure)
         return validation(found, limited(max_dets))
 
     def train(
@@ -133,12 +138,16 @@ class Model:
         if not isinstance(recipe, str) and data is not None:
             raise ValueError(f"a Run says itself what it learns from; got data={data!r} beside it")
         run = chosen(recipe, data=data) if isinstance(recipe, str) else recipe
+        best = self.trained(replace(run, device=str(self.device)), folder, resume=resume, exist_ok=exist_ok)
+        return load(best, device=str(self.device))
+
+    def trained(self, run: Run[Any], folder: Path | str, *, resume: bool = False, exist_ok: bool = False) -> Path:
+        """As `train`, on the device of the run. Returns the file of the weights."""
         entry = METHODS[self.about.method]
-        run = replace(run, method=self.about.method, config=_config(entry, self.about), device=str(self.device))
+        run = replace(run, method=self.about.method, config=_config(entry, self.about))
         begun = cast(Callable[[Any], Method], partial(_begun, entry, self.module.state_dict()))
         own = {self.about.method: replace(entry, build=begun)}
-        best = train(run, Path(folder), methods=own, resume=resume, exist_ok=exist_ok)
-        return load(best, device=str(self.device))
+        return train(run, Path(folder), methods=own, resume=resume, exist_ok=exist_ok)
 
     def seen(self, size: Size) -> Size:
         """How large a picture of that height and width is under the view."""
@@ -170,26 +179,13 @@ def load(source: str | Path = "nuclei", *, device: str = "auto", methods: Mappin
 
     Also from the files of other programs: see docs/weights.md.
     """
-    path, on = find(source), accelerator(device)
+    path, on = find(source), accelerator(World(), device)
     module, about = import_model(path) if folder.is_foreign(path) else _own(path, methods)
     try:
         view = from_json(tuple[Change, ...], [dict(step) for step in about.view], "view")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return Model(name=str(source), module=module.eval().to(on), about=about, view=view, device=on)
-
-
-def accelerator(name: str = "auto") -> torch.device:
-    """The device of that name, or the best there is."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {name!r} cannot be used: {reason}") from None
-    return device
 
 
 def _own(path: Path, methods: Mapping[str, Entry]) -> tuple[nn.Module, About]:

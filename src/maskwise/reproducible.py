@@ -1,5 +1,6 @@
 """Chance, and operations that leave room for it: seeded, saved, and restored to the bit."""
 
+import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ def chance(on: torch.device) -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(on) if on.type == "cuda" else None,
+        "mps": torch.mps.get_rng_state() if on.type == "mps" else None,
         "numpy": {**array, "state": {**array["state"], "key": array["state"]["key"].tolist()}},
         "python": [version, list(numbers), spare],
     }
@@ -35,13 +37,27 @@ def restore(stored: Mapping[str, Any], on: torch.device) -> None:
     torch.set_rng_state(stored["torch"])
     if on.type == "cuda":
         torch.cuda.set_rng_state(stored["cuda"], on)
+    if on.type == "mps":
+        torch.mps.set_rng_state(stored["mps"])
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
+    if wanted:  # without it cuBLAS refuses to be deterministic; it is read at the first call to the GPU
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(wanted or before)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextmanager
+def no_denormals() -> Iterator[None]:
+    """Numbers below 1e-38 count as zero: a CPU takes many times as long for them, and averages have them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

@@ -68,7 +68,12 @@ def train(
 ) -> Path:
     """Train, or with `resume` go on with the run in the folder. Returns the best weights by mask AP, else the last."""
     world = from_environment(os.environ)
-    with joined(world, device(world, run.device)), Signals() as signals, reproducible.deterministic(run.deterministic):
+    with (
+        joined(world, device(world, run.device)),
+        Signals() as signals,
+        reproducible.deterministic(run.deterministic),
+        reproducible.no_denormals(),
+    ):
         going_on = resume and checkpoint.any_in(folder / "state")
         if world.is_main and not going_on:
             prepare(folder, exist_ok=exist_ok, resume=resume)
@@ -171,9 +176,10 @@ def _epoch(t: _Training, signals: Signals) -> None:
     """The rest of an epoch: steps, and the judgement at its end."""
     p, watch = t.progress, t.run.watch
     if t.loader.epoch == p.epoch:  # else it was stopped while it was being judged
-        batches = iter(t.loader)
+        batches, began = iter(t.loader), time.perf_counter()
         while parts := list(islice(batches, t.run.optim.accumulate)):
-            stop = _step(t, parts, signals)
+            stop = _step(t, parts, signals, began=began)
+            began = time.perf_counter()
             if stop or p.step % watch.save_steps == 0:
                 _save(t)
             if stop:
@@ -188,9 +194,9 @@ def _epoch(t: _Training, signals: Signals) -> None:
         _close(t, None, judged=False)
 
 
-def _step(t: _Training, parts: list[Batch], signals: Signals) -> bool:
-    """One step of the optimiser; whether any process was told to stop."""
-    began, p, factor = time.perf_counter(), t.progress, t.run.schedule.factor(t.progress.step, t.per_epoch)
+def _step(t: _Training, parts: list[Batch], signals: Signals, *, began: float) -> bool:
+    """One step of the optimiser; whether any process was told to stop. `began`: when the wait for its data did."""
+    p, factor = t.progress, t.run.schedule.factor(t.progress.step, t.per_epoch)
     optimization.set_rate(t.optimizer, factor)
     if (on_step := getattr(t.model, "on_step", None)) is not None:
         on_step(p.step, t.total)

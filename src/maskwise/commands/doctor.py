@@ -100,9 +100,9 @@ def _device(name: str) -> str:
     """Also computes something there, of which the CPU knows the result."""
     import torch
 
-    from maskwise.model import accelerator
+    from maskwise.distributed import World, device
 
-    on = accelerator(name)
+    on = device(World(), name)
     pixels = torch.linspace(0, 1, 3 * 64).reshape(1, 3, 8, 8)
     weight = torch.linspace(-1, 1, 27).reshape(1, 3, 3, 3)
     here, there = (torch.conv2d(pixels.to(d), weight.to(d)).cpu() for d in (torch.device("cpu"), on))

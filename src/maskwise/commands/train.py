@@ -100,7 +100,8 @@ def _trained(run: "Run[Any]", model: str | None, folder: Path, *, resume: bool, 
 
     if model is None:
         return start(run, folder, resume=resume, exist_ok=exist_ok)
-    return Path(load(model, device=run.device).train(run, folder, resume=resume, exist_ok=exist_ok).name)
+    # on the CPU: each of several processes has a GPU of its own for it later
+    return load(model, device="cpu").trained(run, folder, resume=resume, exist_ok=exist_ok)
 
 
 def _chosen(recipe: str, data: str | None) -> "Run[Any]":
