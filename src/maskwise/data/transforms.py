@@ -216,9 +216,7 @@ class HorizontalFlip:
         _check_share(self.probability)
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        if not happens(generator, self.probability):
-            return sample
-        return geometry.flip_horizontal(sample, keypoints=self.keypoints, parts=self.parts)
+        return _flipped(geometry.flip_horizontal, self, sample, generator)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,9 +229,13 @@ class VerticalFlip:
         _check_share(self.probability)
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        if not happens(generator, self.probability):
-            return sample
-        return geometry.flip_vertical(sample, keypoints=self.keypoints, parts=self.parts)
+        return _flipped(geometry.flip_vertical, self, sample, generator)
+
+
+def _flipped(
+    flip: Callable[..., Sample], how: HorizontalFlip | VerticalFlip, sample: Sample, generator: Generator
+) -> Sample:
+    return flip(sample, keypoints=how.keypoints, parts=how.parts) if happens(generator, how.probability) else sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

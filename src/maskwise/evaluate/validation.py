@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id
 from maskwise.data.failures import BadFiles, Failure
+from maskwise.data.formats import coco_results
 from maskwise.data.loader import Batch, Loader
 from maskwise.data.source import FileSource, Source
 from maskwise.data.transforms import Transform, compose
@@ -181,20 +182,9 @@ def results(comparison: Comparison, ids: Sequence[Id]) -> list[dict[str, object]
 def _entries(pair: Pair, image: Id, categories: Categories) -> list[dict[str, object]]:
     found = pair.found
     columns = (found.labels, xywh(found.boxes), found.mask_scores, found.scores, found.quality)
-    rows = zip(present(found.masks, "model"), *(column.tolist() for column in columns), strict=True)
-    return [
-        {
-            "image_id": image,
-            "category_id": categories.id(label),
-            "bbox": box,
-            "segmentation": mask,
-            "score": mask_score,
-            "class_score": score,
-            "quality": quality,
-            **({} if found.keypoints is None else {"keypoints": found.keypoints[i].flatten().tolist()}),
-        }
-        for i, (mask, label, box, mask_score, score, quality) in enumerate(rows)
-    ]
+    points = None if found.keypoints is None else found.keypoints.reshape(len(found.scores), -1).tolist()
+    masks = present(found.masks, "model")
+    return coco_results.entries(image, categories, masks, *(column.tolist() for column in columns), keypoints=points)
 
 
 def image_id(source: Source, i: int) -> Id:

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from maskwise import outlines
 from maskwise.masks import Masks
 from maskwise.predictions.pictures import Picture
-from maskwise.rle import Size, Window
+from maskwise.rle import Size
 from maskwise.structures import Instances
 
 SAME = 0.5
@@ -182,7 +183,7 @@ def _grouped(found: Instances, groups: Sequence[Sequence[int]]) -> Instances:
     ranks = found.mask_scores.tolist()
     best = [max(group, key=ranks.__getitem__) for group in groups]
     crops = found.masks.crops()
-    masks = [crops[g[0]] if len(g) == 1 else _union([crops[i] for i in g]) for g in groups]
+    masks = [crops[g[0]] if len(g) == 1 else outlines.union([crops[i] for i in g]) for g in groups]
     boxes = [found.boxes[g[0]] if len(g) == 1 else _around(found.boxes[list(g)]) for g in groups]
     chosen = found[torch.tensor(best, dtype=torch.int64)]
     return replace(chosen, masks=Masks.of(masks, found.masks.size), boxes=torch.stack(boxes))
@@ -190,16 +191,6 @@ def _grouped(found: Instances, groups: Sequence[Sequence[int]]) -> Instances:
 
 def _around(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " 4"]:
     return torch.cat([boxes[:, :2].amin(0), boxes[:, 2:].amax(0)])
-
-
-def _union(windows: Sequence[Window]) -> Window:
-    x0, y0 = min(w.x0 for w in windows), min(w.y0 for w in windows)
-    x1 = max(w.x0 + w.bits.shape[1] for w in windows)
-    y1 = max(w.y0 + w.bits.shape[0] for w in windows)
-    bits = np.zeros((y1 - y0, x1 - x0), bool)
-    for w in windows:
-        bits[w.y0 - y0 :, w.x0 - x0 :][: w.bits.shape[0], : w.bits.shape[1]] |= w.bits
-    return Window(x0, y0, bits)
 
 
 def _cat(several: Sequence[Instances]) -> Instances:

@@ -4,7 +4,7 @@
 read back. Results are written by machines, so the first thing that is wrong in them is an error with its index.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +15,7 @@ from maskwise.data.dataset import Id, Item, Severity
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_annotation import is_number, mask_of
 from maskwise.masks import Masks
-from maskwise.rle import Size, Window
+from maskwise.rle import RLE, Size, Window
 from maskwise.structures import Instances
 
 Result = dict[str, object]
@@ -30,23 +30,37 @@ def results(item: Item, categories: Categories) -> list[Result]:
     found = item.labelled
     boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], 1)
     columns = (found.labels, boxes, found.mask_scores, found.scores, found.quality)
-    rows = zip(found.masks.rle(), *(column.tolist() for column in columns), strict=True)
-    entries: list[Result] = [
+    points = None if found.keypoints is None else found.keypoints.flatten(1).tolist()
+    return entries(item.id, categories, found.masks.rle(), *(column.tolist() for column in columns), keypoints=points)
+
+
+def entries(
+    image: Id,
+    categories: Categories,
+    masks: Sequence[RLE],
+    labels: Sequence[int],
+    boxes: Sequence[Sequence[float]],
+    mask_scores: Sequence[float],
+    scores: Sequence[float],
+    qualities: Sequence[float],
+    *,
+    keypoints: Sequence[Sequence[float]] | None,
+) -> list[Result]:
+    """The same of plain values; boxes as x, y, width, height."""
+    rows = zip(masks, labels, boxes, mask_scores, scores, qualities, strict=True)
+    return [
         {
-            "image_id": item.id,
+            "image_id": image,
             "category_id": categories.id(label),
             "bbox": box,
             "segmentation": mask,
             "score": mask_score,
             "class_score": score,
             "quality": quality,
+            **({} if keypoints is None else {"keypoints": keypoints[i]}),
         }
-        for mask, label, box, mask_score, score, quality in rows
+        for i, (mask, label, box, mask_score, score, quality) in enumerate(rows)
     ]
-    for i, entry in enumerate(entries):
-        if found.keypoints is not None:
-            entry["keypoints"] = found.keypoints[i].flatten().tolist()
-    return entries
 
 
 def write_results(path: Path, categories: Categories, items: Iterable[Item]) -> Path:
