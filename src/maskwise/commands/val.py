@@ -130,10 +130,13 @@ def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judge
 
 def _files(source: "Files", count: int | None, split: str | None) -> _Judged:
     from maskwise.data.source import FileSource
-    from maskwise.recipes.sources import opened_split
+    from maskwise.recipes.sources import opened_split, without_those_learned_from
 
     if count is not None:
         raise ValueError("--count is for scenes; files are all judged")
+    if source.held_out and split is None:
+        opened = without_those_learned_from(source)
+        return _Judged(FileSource(opened), opened.categories, f"{source.path}, what was held out")
     opened = opened_split(source, split or source.val)
     return _Judged(FileSource(opened), opened.categories, f"{source.path} {opened.split}".rstrip())
 

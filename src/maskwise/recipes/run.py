@@ -45,10 +45,20 @@ class Files:
     train: str | None = "train"
     """Split to learn from; None where the format has none."""
     val: str | None = "val"
-    """Split to judge by; None: training is not judged."""
+    """Split to judge by; None: training is not judged, or by what is held out."""
+    held_out: float = 0.0
+    """Share of the pictures that are not learned from but judged by, where the data has no split for that."""
+    held_out_seed: int = 0
+    """Which ones these are."""
     empty: bool = True
     """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
     published recipes on COCO do not."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
+        if self.held_out and self.val is not None:
+            raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, nuclei, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, nuclei, own, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
 
 RECIPES: dict[str, Recipe] = {
+    "own": own.own,
     "mask_rcnn_r50_fpn_coco_1x": coco.mask_rcnn_r50_fpn_coco_1x,
     "ms_rcnn_r18_fpn_coco": coco.ms_rcnn_r18_fpn_coco,
     "ms_rcnn_r50_fpn_coco": coco.ms_rcnn_r50_fpn_coco,
