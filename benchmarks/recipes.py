@@ -5,13 +5,15 @@
 
 Scenes are judged by 500 that neither training nor the choice of the best weights has seen, files by their split `val`.
 Each recipe is trained by `maskwise train` in `--runs`, and goes on there where it was stopped; then there is no time. A
-run that is complete is only judged. Rows of other recipes stay in benchmarks/results/recipes.json.
+run that is complete is only judged; `--model nuclei` judges what was exported of it. Rows of other recipes stay in
+benchmarks/results/recipes.json, and all are the table in docs/training.md.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ from maskwise.recipes.run import Files, Run
 from maskwise.recipes.sources import FIRST_TEST_SCENE, opened_split
 from maskwise.version import __version__
 
+PAGE, BEGIN, END = Path("docs/training.md"), "<!-- benchmarks/recipes.py -->", "<!-- end -->"
 SCENES = 500
 SHOWN = 0.5
 """Scores from which on detections count where nothing is ranked."""
@@ -43,14 +46,19 @@ def main() -> None:
     parser.add_argument("recipes", nargs="+")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--model", help="judge this in the place of the run's weights")
     parser.add_argument("--max-dets", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recipes.json"))
     args = parser.parse_args()
     for recipe in args.recipes:
         folder = args.runs / recipe
         seconds = trained(recipe, folder, args.data)
-        record(args.out, recipe, {**judged(folder, args.data, args.max_dets), "seconds": seconds, **machine()})
-    show(json.loads(args.out.read_bytes()))
+        found = judged(args.model or folder, saved(folder / RUN_FILE), args.data, args.max_dets)
+        record(args.out, recipe, {**found, "seconds": seconds, **machine()})
+    rows = table(json.loads(args.out.read_bytes()))
+    Console().print(shown(rows))
+    page = PAGE.read_text()
+    PAGE.write_text(re.sub(rf"(?s)(?<={BEGIN}\n).*(?={END})", markdown(rows), page))
 
 
 def trained(recipe: str, folder: Path, data: Path | None) -> float | None:
@@ -70,15 +78,15 @@ def complete(folder: Path) -> bool:
     return table.exists() and len(table.read_text().splitlines()) > saved(folder / RUN_FILE).schedule.epochs
 
 
-def judged(folder: Path, data: Path | None, max_dets: int) -> dict[str, Any]:
-    model, run = load(folder), saved(folder / RUN_FILE)
-    source, shown = pictures(run, data)
+def judged(model_name: Path | str, run: Run[Any], data: Path | None, max_dets: int) -> dict[str, Any]:
+    model = load(model_name)
+    source, name = pictures(run, data)
     began = time.perf_counter()
-    found, failures = compare(model, source, model.categories, data=shown)
+    found, failures = compare(model, source, model.categories, data=name)
     seconds = time.perf_counter() - began
     result, counted = validation(found, limited(max_dets)), accuracy(above(found, SHOWN))
     return {
-        "data": shown,
+        "data": name,
         "pictures": len(source) - len(failures),
         "max_dets": max_dets,
         "masks": finite(result.masks.numbers),
@@ -113,15 +121,35 @@ def record(path: Path, recipe: str, row: dict[str, Any]) -> None:
     path.write_text(json.dumps({**rows, recipe: row}, indent=1) + "\n")
 
 
-def show(rows: dict[str, dict[str, Any]]) -> None:
-    table = Table("recipe", "data", "minutes", "mask AP", "AP50", "box AP", "AP by scores", "Spearman", "of scores")
-    for recipe, row in rows.items():
-        minutes = "-" if row["seconds"] is None else f"{row['seconds'] / 60:.1f}"
-        quality = row["quality"]
-        values = [row["masks"]["AP"], row["masks"]["AP50"], row["boxes"]["AP"], quality["AP_by_scores"]]
-        values += [quality["spearman_mask_scores"], quality["spearman_scores"]]
-        table.add_row(recipe, row["data"], minutes, *(f"{value:.3f}" for value in values))
-    Console().print(table)
+def table(rows: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    found = []
+    for recipe, row in sorted(rows.items()):
+        masks, quality = row["masks"], row["quality"]
+        minutes = "-" if row["seconds"] is None else f"{row['seconds'] / 60:.1f} ({row['threads']} threads)"
+        values = {
+            "mask AP": masks["AP"],
+            "AP50": masks["AP50"],
+            "AP75": masks["AP75"],
+            "box AP": row["boxes"]["AP"],
+            "AP ranked by `scores`": quality["AP_by_scores"],
+            "Spearman of `mask_scores`": quality["spearman_of_hits_mask_scores"],
+            "of `scores`": quality["spearman_of_hits_scores"],
+        }
+        found.append({"recipe": recipe, "judged on": row["data"], "minutes": minutes})
+        found[-1] |= {name: f"{value:.3f}" for name, value in values.items()}
+    return found
+
+
+def shown(rows: list[dict[str, str]]) -> Table:
+    made = Table(*rows[0])
+    for row in rows:
+        made.add_row(*row.values())
+    return made
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    lines = [" | ".join(rows[0]), "|".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 if __name__ == "__main__":
