@@ -24,6 +24,8 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_nuclei": nuclei.ms_rcnn_nuclei,
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
+    "panet_scenes": scenes.panet_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
+    "tiny_panet": tiny.tiny_panet,
 }
