@@ -17,6 +17,7 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_r50_fpn_coco_18e": coco.ms_rcnn_r50_fpn_coco_18e,
     "ms_rcnn_r101_fpn_coco_18e": coco.ms_rcnn_r101_fpn_coco_18e,
     "keypoint_rcnn_r50_fpn_coco": coco.keypoint_rcnn_r50_fpn_coco,
+    "panet_r50_fpn_coco": coco.panet_r50_fpn_coco,
     "mask_rcnn_r50_fpn_cityscapes": cityscapes.mask_rcnn_r50_fpn_cityscapes,
     "mask_rcnn_facades": facades.mask_rcnn_facades,
     "ms_rcnn_facades": facades.ms_rcnn_facades,
