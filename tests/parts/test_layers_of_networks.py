@@ -1,6 +1,9 @@
 """FPN, norms, deformable convolutions, and suppression: small parts against their references."""
 
+from copy import deepcopy
+
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +75,19 @@ def test_norms_are_replaced_wherever_they_are():
     norms.replace(network, "group")
     assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
     assert sum(isinstance(m, nn.GroupNorm) for m in network.modules()) == 2
+
+
+def test_batch_norm_of_all_processes_is_batch_norm_in_one_and_keeps_statistics_and_activation():
+    norm = timm.create_model("tf_efficientnet_lite0", features_only=True).bn1
+    nn.init.uniform_(norm.running_mean)
+    network = nn.Sequential(nn.Conv2d(3, 32, 3), norm, nn.Conv2d(32, 8, 3), random_batch_norm(8))
+    other = deepcopy(network)
+    norms.replace(other, "synchronized")
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in other.modules()) == 2
+    x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(other.eval()(x), network.eval()(x))
+    torch.testing.assert_close(other.train()(x), network.train()(x))
+    assert isinstance(norms.after(nn.Conv2d(3, 8, 3), "synchronized")[1], nn.SyncBatchNorm)
 
 
 # --- deformable convolution

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.methods import mask_rcnn, ms_rcnn, panet
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -43,5 +43,13 @@ METHODS = {
         family="two-stage",
         config=ms_rcnn.Config,
         build=ms_rcnn.build,
+    ),
+    "panet": Entry(
+        title="Path Aggregation Network",
+        year=2018,
+        venue="CVPR",
+        family="two-stage",
+        config=panet.Config,
+        build=panet.build,
     ),
 }

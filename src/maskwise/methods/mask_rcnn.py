@@ -13,7 +13,7 @@ the instances have masks without pixels: a box is no claim about what is in it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -105,6 +105,17 @@ class Config:
     """Arithmetic of the implementation that the weights come from."""
 
 
+@runtime_checkable
+class Read(Protocol):
+    """What the features of regions show; `at` with another number of cells."""
+
+    def __call__(
+        self, levels: Sequence[Float[Tensor, "b _ _ _"]], regions: Sequence[Float[Tensor, "_ 4"]]
+    ) -> Float[Tensor, "n c s s"]: ...
+
+    def at(self, size: int) -> "Read": ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reader:
     """Reads features of regions and takes them through a stage: the model's, and registered there, once."""
@@ -123,12 +134,12 @@ class Reader:
 
 
 class MaskBranch(nn.Module):
-    """What Mask R-CNN adds to Faster R-CNN. Methods that change the masks pass in their own."""
+    """What Mask R-CNN adds to Faster R-CNN. Methods that change the masks pass in their own, or another head."""
 
-    def __init__(self, cfg: Config, channels: int, pool: Reader):
+    def __init__(self, cfg: Config, channels: int, pool: Read, *, head: nn.Module | None = None):
         super().__init__()
         self.cfg, self.pool = cfg, pool
-        self.head = mask_head(cfg, channels)
+        self.head = mask_head(cfg, channels) if head is None else head
 
     def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
         logits = self.head(self.pool(levels, [r.positive for r in regions]))
@@ -147,7 +158,7 @@ class MaskBranch(nn.Module):
 class KeypointBranch(nn.Module):
     """Where the keypoints of each instance are."""
 
-    def __init__(self, cfg: Config, channels: int, pool: Reader):
+    def __init__(self, cfg: Config, channels: int, pool: Read):
         super().__init__()
         self.cfg, self.pool = cfg, pool
         self.convention = CONVENTIONS[cfg.convention]
@@ -169,6 +180,19 @@ class KeypointBranch(nn.Module):
         return keypoint_head.decode(maps, several, score=self.convention.keypoint_score)
 
 
+def pyramid(cfg: Config, channels: Sequence[int]) -> nn.Module:
+    return FPN(channels, cfg.width, norm=cfg.head_norm) if cfg.variant == "fpn" else nn.Identity()
+
+
+def box_body(cfg: Config, channels: int, last_stage: nn.Module) -> tuple[nn.Module, int]:
+    if cfg.variant == "c4":
+        *_, last = (m for m in last_stage.modules() if isinstance(m, nn.Conv2d))
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), last.out_channels
+    if cfg.head_norm is None:
+        return two_layers(channels, 7, hidden=cfg.hidden), cfg.hidden
+    return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
+
+
 class Branch(Protocol):
     """A module that draws masks: called with levels, regions and targets it gives losses."""
 
@@ -179,16 +203,32 @@ class Branch(Protocol):
     ) -> tuple[Float[Tensor, "n m m"], Float[Tensor, " n"]]: ...
 
 
-MakeBranch = Callable[[Config, int, Reader], Branch]
+MakeNeck = Callable[[Config, Sequence[int]], nn.Module]
+"""From the channels of the backbone's maps."""
+MakeReader = Callable[[Pool, nn.Module], Read]
+MakeBody = Callable[[Config, int, nn.Module], tuple[nn.Module, int]]
+"""What turns features of a region into a vector, and its length, from the channels of a level and the last stage."""
+MakeBranch = Callable[[Config, int, Read], Branch]
 
 
 class MaskRCNN(nn.Module):
-    def __init__(self, cfg: Config, *, branch: MakeBranch = MaskBranch):
+    """Built from parts that other methods replace: neck, reader of regions, body of the box head, branch for masks."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        *,
+        neck: MakeNeck = pyramid,
+        reader: MakeReader = Reader,
+        body: MakeBody = box_body,
+        branch: MakeBranch = MaskBranch,
+    ):
         super().__init__()
         self.cfg = cfg
         convention = CONVENTIONS[cfg.convention]
-        self.backbone, self.neck, self.last_stage = _trunk(cfg)
-        channels = cfg.width if isinstance(self.neck, FPN) else self.backbone.channels[-1]
+        self.backbone, self.last_stage = _trunk(cfg)
+        self.neck = neck(cfg, self.backbone.channels)
+        channels = cfg.width if cfg.variant == "fpn" else self.backbone.channels[-1]
         strides = self.backbone.strides
         if cfg.variant == "fpn":
             self.rpn_strides = (*strides, 2 * strides[-1])
@@ -203,12 +243,13 @@ class MaskRCNN(nn.Module):
             Pool(size=side, strides=strides, convention=convention, operator=cfg.operator, reduce=cfg.reduce)
             for side in sides
         )
-        self.box_pool = Reader(box_pool, self.last_stage)
-        body, features = _body(cfg, channels, self.last_stage)
-        self.box_head = BoxHead(body, features, cfg.num_classes, convention=convention)
-        seen, reader = features if cfg.variant == "c4" else channels, Reader(mask_pool, self.last_stage)
-        self.mask: Branch | None = branch(cfg, seen, reader) if cfg.masks else None
-        self.keypoint = KeypointBranch(cfg, seen, reader) if cfg.keypoints else None
+        self.box_pool = reader(box_pool, self.last_stage)
+        vector, features = body(cfg, channels, self.last_stage)
+        self.box_head = BoxHead(vector, features, cfg.num_classes, convention=convention)
+        seen = features if cfg.variant == "c4" else channels
+        self.mask: Branch | None = branch(cfg, seen, reader(mask_pool, self.last_stage)) if cfg.masks else None
+        own_level = Reader(mask_pool, self.last_stage)
+        self.keypoint = KeypointBranch(cfg, seen, own_level) if cfg.keypoints else None
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg = self.cfg
@@ -312,8 +353,8 @@ def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Ten
 # --- how the variants are put together
 
 
-def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, nn.Module]:
-    """Backbone, what is between it and the heads, and the stage that each region goes through alone."""
+def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module]:
+    """The backbone, and the stage that each region goes through alone."""
     stages = {"fpn": tuple(range(cfg.fpn_from, 6)), "c4": (4,), "dc5": (5,)}[cfg.variant]
     backbone = backbones.build(
         cfg.backbone,
@@ -327,21 +368,10 @@ def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, nn.Module]:
         mean=cfg.pixel_mean,
         std=cfg.pixel_std,
     )
-    neck = FPN(backbone.channels, cfg.width, norm=cfg.head_norm) if cfg.variant == "fpn" else nn.Identity()
     if cfg.variant != "c4":
-        return backbone, neck, nn.Identity()
+        return backbone, nn.Identity()
     last = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
-    return backbone, neck, last
-
-
-def _body(cfg: Config, channels: int, last_stage: nn.Module) -> tuple[nn.Module, int]:
-    """What turns the features of a region into a vector, and its length."""
-    if cfg.variant == "c4":
-        *_, last = (m for m in last_stage.modules() if isinstance(m, nn.Conv2d))
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), last.out_channels
-    if cfg.head_norm is None:
-        return two_layers(channels, 7, hidden=cfg.hidden), cfg.hidden
-    return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
+    return backbone, last
 
 
 def _found(cfg: Config, images: Images, i: int, found: Detected) -> Instances:

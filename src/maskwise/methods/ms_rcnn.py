@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from maskwise import boxes
 from maskwise.methods import mask_rcnn
-from maskwise.methods.mask_rcnn import MaskRCNN, Reader
+from maskwise.methods.mask_rcnn import MaskRCNN, Read
 from maskwise.parts.mask_head import MaskIoUHead, mask_iou, mask_iou_loss, own, share_inside
 from maskwise.parts.roi import Regions
 from maskwise.structures import Losses, Targets
@@ -43,7 +43,7 @@ class Config(mask_rcnn.Config):
 class ScoredMaskBranch(nn.Module):
     """Mask R-CNN's branch, and how good its masks are."""
 
-    def __init__(self, cfg: Config, channels: int, pool: Reader):
+    def __init__(self, cfg: Config, channels: int, pool: Read):
         super().__init__()
         self.cfg, self.pool = cfg, pool
         self.head = mask_rcnn.mask_head(cfg, channels)
@@ -152,7 +152,7 @@ def _others(regions: Regions, targets: Targets) -> tuple[Int[Tensor, " m"], Regi
     return row, Regions(regions.positive[row], labels[which], place[which, row])
 
 
-def branch(cfg: mask_rcnn.Config, channels: int, pool: Reader) -> ScoredMaskBranch:
+def branch(cfg: mask_rcnn.Config, channels: int, pool: Read) -> ScoredMaskBranch:
     assert isinstance(cfg, Config)
     return ScoredMaskBranch(cfg, channels, pool)
 

@@ -102,10 +102,12 @@ def two_layers(channels: int, size: int, *, hidden: int = 1024) -> nn.Sequential
     )
 
 
-def convolutions_and_layer(channels: int, size: int, *, norm: Norm | None, hidden: int = 1024) -> nn.Sequential:
+def convolutions_and_layer(
+    channels: int, size: int, *, norm: Norm | None, hidden: int = 1024, convolutions: int = 4
+) -> nn.Sequential:
     """Four convolutions and one layer: with group norm (Wu & He, 2018) better than two layers."""
     return nn.Sequential(
-        *norms.stack(channels, 4, norm=norm), nn.Flatten(), _linear(channels * size**2, hidden), nn.ReLU()
+        *norms.stack(channels, convolutions, norm=norm), nn.Flatten(), _linear(channels * size**2, hidden), nn.ReLU()
     )
 
 

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Norm = Literal["frozen", "batch", "group"]
-"""Batch norm that never changes (small batches would spoil it), ordinary batch norm, or group norm."""
+Norm = Literal["frozen", "batch", "group", "synchronized"]
+"""Batch norm that never changes (small batches would spoil it), ordinary batch norm, group norm, or batch norm over the
+pictures of all GPUs (of one process it is batch norm)."""
 
 
 class FrozenBatchNorm(nn.Module):
@@ -38,7 +39,8 @@ def after(convolution: nn.Conv2d, norm: Norm | None) -> nn.Module:
     """A convolution, and the norm that follows it."""
     if norm is None:
         return convolution
-    make = {"frozen": FrozenBatchNorm, "batch": nn.BatchNorm2d, "group": group_norm}[norm]
+    makers = {"frozen": FrozenBatchNorm, "batch": nn.BatchNorm2d, "group": group_norm, "synchronized": nn.SyncBatchNorm}
+    make = makers[norm]
     return nn.Sequential(convolution, make(convolution.out_channels))
 
 
@@ -46,7 +48,7 @@ def replace(network: nn.Module, norm: Norm) -> None:
     """Put another norm in the place of every batch norm. Statistics are kept where the new one has any."""
     if norm == "batch":
         return
-    make = _frozen if norm == "frozen" else _grouped
+    make = {"frozen": _frozen, "group": _grouped, "synchronized": _synchronized}[norm]
     for name, child in list(network.named_children()):
         if isinstance(child, nn.BatchNorm2d):
             setattr(network, name, make(child))
@@ -64,6 +66,13 @@ def _frozen(old: nn.BatchNorm2d) -> FrozenBatchNorm:
 def _grouped(old: nn.BatchNorm2d) -> nn.Module:
     activation = _activation(old)
     new = group_norm(old.num_features)
+    return new if activation is None else nn.Sequential(new, activation)
+
+
+def _synchronized(old: nn.BatchNorm2d) -> nn.Module:
+    activation = _activation(old)
+    new = nn.SyncBatchNorm(old.num_features, eps=old.eps, momentum=old.momentum)
+    new.load_state_dict({k: v for k, v in old.state_dict().items() if k in new.state_dict()})
     return new if activation is None else nn.Sequential(new, activation)
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from maskwise.data.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip
-from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.methods import mask_rcnn, ms_rcnn, panet
 from maskwise.recipes.run import Data, Optim, Run, Schedule, Synthetic, Watch
 
 C = TypeVar("C", bound=mask_rcnn.Config)
@@ -23,6 +23,11 @@ def mask_rcnn_scenes() -> Run[mask_rcnn.Config]:
 def ms_rcnn_scenes() -> Run[ms_rcnn.Config]:
     """Mask Scoring R-CNN on scenes of 128 x 128 pixels."""
     return _run("ms_rcnn", ms_rcnn.Config)
+
+
+def panet_scenes() -> Run[panet.Config]:
+    """PANet on scenes of 128 x 128 pixels."""
+    return _run("panet", panet.Config)
 
 
 def _run(method: str, options: type[C]) -> Run[C]:

@@ -18,6 +18,7 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_r50_fpn_coco_18e": coco.ms_rcnn_r50_fpn_coco_18e,
     "ms_rcnn_r101_fpn_coco_18e": coco.ms_rcnn_r101_fpn_coco_18e,
     "keypoint_rcnn_r50_fpn_coco": coco.keypoint_rcnn_r50_fpn_coco,
+    "panet_r50_fpn_coco": coco.panet_r50_fpn_coco,
     "mask_rcnn_r50_fpn_cityscapes": cityscapes.mask_rcnn_r50_fpn_cityscapes,
     "mask_rcnn_facades": facades.mask_rcnn_facades,
     "ms_rcnn_facades": facades.ms_rcnn_facades,
@@ -25,6 +26,8 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_nuclei": nuclei.ms_rcnn_nuclei,
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
+    "panet_scenes": scenes.panet_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
+    "tiny_panet": tiny.tiny_panet,
 }

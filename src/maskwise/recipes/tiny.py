@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from maskwise.data.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip
-from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.methods import mask_rcnn, ms_rcnn, panet
 from maskwise.recipes.run import Data, Optim, Run, Schedule, Synthetic, Watch
 
 C = TypeVar("C", bound=mask_rcnn.Config)
@@ -21,6 +21,11 @@ def tiny_mask_rcnn() -> Run[mask_rcnn.Config]:
 def tiny_ms_rcnn() -> Run[ms_rcnn.Config]:
     """Mask Scoring R-CNN on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
     return _run("ms_rcnn", ms_rcnn.Config)
+
+
+def tiny_panet() -> Run[panet.Config]:
+    """PANet on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
+    return _run("panet", panet.Config)
 
 
 def _run(method: str, options: type[C]) -> Run[C]:
