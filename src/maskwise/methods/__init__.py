@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.methods import deepmask, mask_rcnn, ms_rcnn
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -21,7 +21,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage"]
+    family: Literal["two-stage", "proposals"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -43,5 +43,13 @@ METHODS = {
         family="two-stage",
         config=ms_rcnn.Config,
         build=ms_rcnn.build,
+    ),
+    "deepmask": Entry(
+        title="DeepMask",
+        year=2015,
+        venue="NIPS",
+        family="proposals",
+        config=deepmask.Config,
+        build=deepmask.build,
     ),
 }
