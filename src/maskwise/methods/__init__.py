@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import deepmask, mask_rcnn, ms_rcnn
+from maskwise.methods import deepmask, mask_rcnn, ms_rcnn, sharpmask
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -51,5 +51,13 @@ METHODS = {
         family="proposals",
         config=deepmask.Config,
         build=deepmask.build,
+    ),
+    "sharpmask": Entry(
+        title="SharpMask",
+        year=2016,
+        venue="ECCV",
+        family="proposals",
+        config=sharpmask.Config,
+        build=sharpmask.build,
     ),
 }

@@ -170,6 +170,9 @@ class Seen(NamedTuple):
     reduced: Float[Tensor, "b _ _ _"]
     codes: Float[Tensor, "b d i j"]
 
+    def detach(self) -> "Seen":
+        return Seen([x.detach() for x in self.features], self.reduced.detach(), self.codes.detach())
+
     def first(self, count: int) -> "Seen":
         return Seen([x[:count] for x in self.features], self.reduced[:count], self.codes[:count])
 
