@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, nuclei, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, nuclei, proposals, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
@@ -24,6 +24,12 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_nuclei": nuclei.ms_rcnn_nuclei,
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
+    "deepmask_coco": proposals.deepmask_coco,
+    "sharpmask_coco": proposals.sharpmask_coco,
+    "deepmask_scenes": proposals.deepmask_scenes,
+    "sharpmask_scenes": proposals.sharpmask_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
+    "tiny_deepmask": proposals.tiny_deepmask,
+    "tiny_sharpmask": proposals.tiny_sharpmask,
 }
