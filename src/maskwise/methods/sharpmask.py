@@ -132,9 +132,7 @@ def build(cfg: Config) -> SharpMask:
 def _checked(cfg: Config) -> Config:
     least = 2**cfg.stage
     if cfg.channels < least or cfg.channels % least:
-        raise ValueError(
-            f"channels: {cfg.stage} modules halve them, expected a multiple of {least}, got {cfg.channels}"
-        )
+        raise ValueError(f"channels: expected a multiple of {least}, as modules halve them, got {cfg.channels}")
     return cfg
 
 
