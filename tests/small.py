@@ -14,7 +14,9 @@ CLASSES = 8
 TWO_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0}
 TWO_STAGE |= {"per_level_train": 200, "per_level_test": 50, "proposals_train": 100, "proposals_test": 20}
 TWO_STAGE |= {"anchor_scale": 2.0, "region_samples": 64, "max_instances": 10}
-OPTIONS = {"two-stage": TWO_STAGE}
+PROPOSALS = {"backbone": "resnet18", "stage": 3, "patch": 64, "width": 16, "code": 64, "hidden": 64, "mask_side": 16}
+PROPOSALS |= {"drawn_side": 32, "octaves": (-1.0, 0.0, 1.0), "threshold": 0.5, "max_instances": 10}
+OPTIONS = {"two-stage": TWO_STAGE, "proposals": PROPOSALS}
 """Of each family of methods."""
 
 

@@ -155,6 +155,8 @@ class Logbook:
         """What matters in a line for people, the classes to log.txt."""
         told = {"box AP": found.boxes.numbers["AP"], "mask AP": found.masks.numbers["AP"]}
         told["AP50"] = found.masks.numbers["AP50"]
+        if found.proposals is not None:
+            told |= {name: found.proposals.numbers[name] for name in ("AR10", "AR100", "AR1000")}
         if found.keypoints is not None:
             told["keypoint AP"] = found.keypoints.numbers["AP"]
         self.line(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))

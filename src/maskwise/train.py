@@ -135,7 +135,7 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     reproducible.seed(run.seed)
     run = run.fitted(found.categories)
     model = synchronised(world, _module(methods, run).to(on), on)
-    wrapped = model if world.size == 1 else DistributedDataParallel(model, [on] if on.type == "cuda" else None)
+    wrapped = model if world.size == 1 else _averaging(model, on)
     learned = _batches(run, found.train, folder, world, on)
     reproducible.seed(run.seed + world.rank)
     total = run.schedule.epochs * math.ceil(len(learned) / optim.accumulate)
@@ -153,6 +153,13 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
         folder=folder,
         book=Logbook(folder, writes=world.is_main, total=total, tensorboard=run.watch.tensorboard),
         progress=Progress(),
+    )
+
+
+def _averaging(model: nn.Module, on: torch.device) -> nn.Module:
+    """Gradients of all ranks. A model that is told the step may leave a part of it alone for a while."""
+    return DistributedDataParallel(
+        model, [on] if on.type == "cuda" else None, find_unused_parameters=hasattr(model, "on_step")
     )
 
 

@@ -145,7 +145,11 @@ def test_a_larger_original_has_the_same_instances_larger(name):
     images, _ = batch(count=1)
     model = small(name).eval()
     one, twice = model.predict(images)[0], model.predict(replace(images, originals=((128, 192),)))[0]
-    torch.testing.assert_close(twice.boxes, 2 * one.boxes)
+    if torch.equal(one.boxes, one.masks.boxes()):  # those around masks are whole pixels, of which one has become two
+        assert torch.equal(twice.boxes, twice.masks.boxes())
+        torch.testing.assert_close(twice.boxes, 2 * one.boxes, rtol=0, atol=2)
+    else:
+        torch.testing.assert_close(twice.boxes, 2 * one.boxes)
     torch.testing.assert_close(twice.mask_scores, one.mask_scores)
     assert 3 < twice.masks.area().sum() / one.masks.area().sum() < 5
 

@@ -160,5 +160,7 @@ def show(found: "Validation", console: Terminal) -> None:
     console.print(f"{masks.policy} {masks.data}: {head}", highlight=False, markup=False)
     parts = {"boxes": found.boxes, "masks": masks} | ({"keypoints": found.keypoints} if found.keypoints else {})
     console.print(grid([{"": name, **report.numbers} for name, report in parts.items()]))
+    if found.proposals is not None:
+        console.print(grid([{"proposals": name, "": value} for name, value in found.proposals.numbers.items()]))
     console.print(grid([{"quality": name, "": value} for name, value in found.ranking().items()]))
     console.print(grid([{"class": row.name, "objects": row.ground_truths, **row.numbers} for row in masks.classes]))

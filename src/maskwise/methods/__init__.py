@@ -4,7 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import mask_rcnn, ms_rcnn, panet
+from maskwise.methods import (
+    deepmask,
+    mask_rcnn,
+    ms_rcnn,
+    panet,
+    sharpmask,
+)
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -21,7 +27,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage"]
+    family: Literal["two-stage", "proposals"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -51,5 +57,21 @@ METHODS = {
         family="two-stage",
         config=panet.Config,
         build=panet.build,
+    ),
+    "deepmask": Entry(
+        title="DeepMask",
+        year=2015,
+        venue="NIPS",
+        family="proposals",
+        config=deepmask.Config,
+        build=deepmask.build,
+    ),
+    "sharpmask": Entry(
+        title="SharpMask",
+        year=2016,
+        venue="ECCV",
+        family="proposals",
+        config=sharpmask.Config,
+        build=sharpmask.build,
     ),
 }

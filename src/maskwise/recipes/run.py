@@ -81,6 +81,8 @@ class Data:
     batch: int = 16
     """Pictures in one step of the optimiser, of all processes together."""
     group_by_aspect: bool = True
+    as_one: bool = False
+    """All classes are one, 'object', as methods need it that do not tell classes apart."""
     workers: int = 2
 
     def __post_init__(self) -> None:
@@ -158,8 +160,8 @@ class Watch:
 
     val_epochs: int = 1
     """Epochs from one validation to the next; the last epoch is always judged."""
-    best: Literal["masks", "boxes", "keypoints"] = "masks"
-    """Whose AP says which weights are the best."""
+    best: Literal["masks", "boxes", "keypoints", "proposals"] = "masks"
+    """Whose AP says which weights are the best; of proposals, which have no classes, the area under their recall."""
     patience: int | None = None
     """Validations without a better AP after which training stops."""
     save_steps: int = 1000

@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from maskwise.categories import Categories
+from maskwise.categories import OBJECT, Categories
 from maskwise.data.dataset import DataSet
 from maskwise.data.failures import BadFiles
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.loader import Loader
 from maskwise.data.open import detected, open_data
-from maskwise.data.source import FileSource, Source
+from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.split import held_out
 from maskwise.data.transforms import compose
 from maskwise.recipes.run import Data, Files, Run
@@ -31,6 +31,13 @@ class Sources(NamedTuple):
 
 def sources(data: Data) -> Sources:
     """What is learned from, and what it is judged by."""
+    found = _sources(data)
+    if not data.as_one:
+        return found
+    return Sources(as_one(found.train), None if found.val is None else as_one(found.val), OBJECT, found.split)
+
+
+def _sources(data: Data) -> Sources:
     source = data.source
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None

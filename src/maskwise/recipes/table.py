@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, nuclei, own, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, nuclei, own, proposals, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
@@ -27,7 +27,13 @@ RECIPES: dict[str, Recipe] = {
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
     "panet_scenes": scenes.panet_scenes,
+    "deepmask_coco": proposals.deepmask_coco,
+    "sharpmask_coco": proposals.sharpmask_coco,
+    "deepmask_scenes": proposals.deepmask_scenes,
+    "sharpmask_scenes": proposals.sharpmask_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
     "tiny_panet": tiny.tiny_panet,
+    "tiny_deepmask": proposals.tiny_deepmask,
+    "tiny_sharpmask": proposals.tiny_sharpmask,
 }
