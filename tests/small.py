@@ -14,15 +14,21 @@ CLASSES = 8
 TWO_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0}
 TWO_STAGE |= {"per_level_train": 200, "per_level_test": 50, "proposals_train": 100, "proposals_test": 20}
 TWO_STAGE |= {"anchor_scale": 2.0, "region_samples": 64, "max_instances": 10}
-OPTIONS = {"two-stage": TWO_STAGE}
+GROUPING = {"num_classes": CLASSES, "width": 32, "min_pixels": 10}
+OPTIONS = {"two-stage": TWO_STAGE, "grouping": GROUPING}
 """Of each family of methods."""
+OF_METHOD: dict[str, dict[str, Any]] = {
+    "discriminative": {"backbone": "resnet18", "dimensions": 4, "leftover": 20},
+    "spatial_embeddings": {"unit": 64.0, "sigma_start": 0.4, "candidate": 0.3, "threshold": 0.5},
+}
+"""And of single ones."""
 
 
 def build(name: str, **options) -> Method:
     """A method of random weights, the same each time; in training."""
     torch.manual_seed(0)
     entry = METHODS[name]
-    return entry.build(entry.config(**OPTIONS[entry.family] | options))
+    return entry.build(entry.config(**OPTIONS[entry.family] | OF_METHOD.get(name, {}) | options))
 
 
 def small(name: str, **options) -> Method:

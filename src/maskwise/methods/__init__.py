@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import mask_rcnn, ms_rcnn
+from maskwise.methods import discriminative, mask_rcnn, ms_rcnn, spatial_embeddings
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -21,7 +21,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage"]
+    family: Literal["two-stage", "grouping"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -43,5 +43,21 @@ METHODS = {
         family="two-stage",
         config=ms_rcnn.Config,
         build=ms_rcnn.build,
+    ),
+    "discriminative": Entry(
+        title="Discriminative Loss",
+        year=2017,
+        venue="CVPR Workshops",
+        family="grouping",
+        config=discriminative.Config,
+        build=discriminative.build,
+    ),
+    "spatial_embeddings": Entry(
+        title="Spatial Embeddings",
+        year=2019,
+        venue="CVPR",
+        family="grouping",
+        config=spatial_embeddings.Config,
+        build=spatial_embeddings.build,
     ),
 }

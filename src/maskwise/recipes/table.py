@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, nuclei, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, grouping, nuclei, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
@@ -24,6 +24,10 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_nuclei": nuclei.ms_rcnn_nuclei,
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
+    "discriminative_scenes": grouping.discriminative_scenes,
+    "spatial_embeddings_scenes": grouping.spatial_embeddings_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
+    "tiny_discriminative": grouping.tiny_discriminative,
+    "tiny_spatial_embeddings": grouping.tiny_spatial_embeddings,
 }
