@@ -1,5 +1,7 @@
 """Every method can learn: two scenes by heart."""
 
+from typing import Any
+
 import pytest
 import torch
 from small import batch, small
@@ -7,6 +9,13 @@ from small import batch, small
 from maskwise.methods import METHODS
 
 STEPS = 60
+LEARNERS: dict[str, dict[str, Any]] = {
+    "two-stage": {"norm": "batch", "width": 64, "hidden": 128},
+    "grouping": {"norm": "batch", "width": 32},
+}
+"""Options of each family."""
+LONGER = {"grouping": 150}
+"""Steps of families that learn more slowly."""
 
 
 def trained(model, images, targets, *, steps=STEPS):
@@ -34,7 +43,8 @@ def overlaps(found, targets):
 @pytest.mark.parametrize("name", METHODS)
 def test_two_scenes_are_learned_by_heart(name):
     images, targets = batch(size=(96, 96), objects=(3, 3), radius=(12, 20), overlap=0.0)
-    model = trained(small(name, norm="batch", width=64, hidden=128), images, targets)
+    family = METHODS[name].family
+    model = trained(small(name, **LEARNERS[family]), images, targets, steps=LONGER.get(family, STEPS))
     found = model.predict(images)
     assert torch.cat([overlaps(f, t) for f, t in zip(found, targets, strict=True)]).mean() > 0.8
 

@@ -155,7 +155,6 @@ class Discriminative(nn.Module):
     ) -> Instances:
         cfg = self.cfg
         owner, labels, centres = self._clustered(probabilities.argmax(0), vectors)
-
         own = owner != NOBODY
         sure = 0.5 + 0.5 * (probabilities[:-1].amax(0) - probabilities[-1])  # of any object, rather than background
         away = (vectors[:, own] - centres[:, owner[own]]).norm(dim=0)
