@@ -19,7 +19,7 @@ OPTIONS = {"two-stage": TWO_STAGE, "grouping": GROUPING}
 """Of each family of methods."""
 OF_METHOD: dict[str, dict[str, Any]] = {
     "discriminative": {"backbone": "resnet18", "dimensions": 4, "leftover": 20},
-    "spatial_embeddings": {"unit": 64.0, "sigma_start": 0.4, "candidate": 0.3, "threshold": 0.5},
+    "spatial_embeddings": {"unit": 64.0, "sigma_start": 0.4, "candidate": 0.3, "threshold": 0.5, "min_pixels": 60},
 }
 """And of single ones."""
 

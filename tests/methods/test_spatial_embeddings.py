@@ -32,7 +32,7 @@ def told(several, *, shift=0.0, sigma=0.5, **options):
 
     The width is the same for all: 64 / sqrt(2 exp(5)), 3.7 pixels.
     """
-    model = small("spatial_embeddings", **({"candidate": 0.5} | options))
+    model = small("spatial_embeddings", **({"candidate": 0.5, "min_pixels": 10} | options))
     field = torch.full((1, 4, 32, 32), 10.0)  # the background points far away
     field[:, 2:] = sigma
     seeds = torch.full((1, CLASSES, 32, 32), -10.0)

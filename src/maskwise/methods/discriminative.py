@@ -155,17 +155,17 @@ class Discriminative(nn.Module):
     ) -> Instances:
         cfg = self.cfg
         owner, labels, centres = self._clustered(probabilities.argmax(0), vectors)
-        own = owner != NOBODY
-        sure = 0.5 + 0.5 * (probabilities[:-1].amax(0) - probabilities[-1])  # of any object, rather than background
-        away = (vectors[:, own] - centres[:, owner[own]]).norm(dim=0)
-        sure[own] = torch.minimum(sure[own], (1 - 0.5 * away / cfg.bandwidth).clamp(min=0.5))
-        sure[~own & (sure > 0.5)] = 0  # of a class, but of no cluster
+        around, near = label_maps.with_neighbours(owner), torch.zeros_like(probabilities[0])
+        some = around != NOBODY
+        away = (vectors[:, some] - centres[:, around[some]]).norm(dim=0)
+        near[some] = (1 - 0.5 * away / cfg.bandwidth).clamp(min=0)  # a half at the bandwidth
+        object_first = 0.5 + 0.5 * (probabilities[:-1].amax(0) - probabilities[-1])  # a half where background begins
         scores = label_maps.mean_probability(owner, labels, probabilities)
         return label_maps.instances(
             owner,
             labels,
             scores if cfg.score == "probability" else torch.ones_like(scores),
-            sure=sure,
+            sure=torch.minimum(near, object_first),
             original=original,
             min_score=cfg.min_score,
         )

@@ -174,16 +174,14 @@ class SpatialEmbeddings(nn.Module):
         owner, labels, grown = self._clustered(where.there, scale, seed)
         scores, centres, scales = (part.flatten(1)[:, grown] for part in (seed, where.there, scale))
 
-        own = owner != NOBODY
-        sure = seed.amax(0) - self.cfg.candidate + 0.5
-        near = likeness(where.there[:, own], centres[:, owner[own]], scales[:, owner[own]])
-        sure[own] = torch.minimum(sure[own], near)
-        sure[~own & (sure > 0.5)] = 0  # a candidate that no object took
+        around, near = label_maps.with_neighbours(owner), torch.zeros_like(seed[0])
+        some = around != NOBODY
+        near[some] = likeness(where.there[:, some], centres[:, around[some]], scales[:, around[some]])
         return label_maps.instances(
             owner,
             labels,
             scores.gather(0, labels[None])[0],
-            sure=sure,
+            sure=torch.minimum(near, seed.amax(0) - self.cfg.candidate + 0.5),
             original=original,
             min_score=self.cfg.min_score,
         )

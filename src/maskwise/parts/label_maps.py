@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional as F
 
 from maskwise.masks import Masks
 from maskwise.rle import Size
@@ -78,6 +79,12 @@ def mean_probability(
     return mean_of_each(of_class, which, len(labels))[0]
 
 
+def with_neighbours(owner: Int[Tensor, "h w"]) -> Int[Tensor, "h w"]:
+    """For pixels that belong to nobody an object beside them, where there is one: how an edge goes on behind it."""
+    grown = F.max_pool2d(owner[None].double(), 3, stride=1, padding=1)[0].long()
+    return torch.where(owner == NOBODY, grown, owner)
+
+
 def instances(
     owner: Int[Tensor, "h w"],
     labels: Int[Tensor, " k"],
@@ -89,7 +96,7 @@ def instances(
 ) -> Instances:
     """What clustering found, as instances of the original picture: those that score more, with their masks' boxes.
 
-    sure: how sure it is that each pixel belongs to its owner, more than a half; to any, less, where it has none.
+    sure: how much each pixel belongs to its owner, more than a half; or to the one beside it where it has none.
     """
     masks, found = Masks.from_label_map(drawn(owner, sure, original))
     which = torch.tensor(found, dtype=torch.int64, device=labels.device) - 1
@@ -110,7 +117,9 @@ def drawn(owner: Int[Tensor, "h w"], sure: Float[Tensor, "h w"], original: Size)
     A pixel shows something where `sure`, read there bilinearly, is above a half: so the edge towards the background is
     where the network has it, between its pixels too. What it shows is the object that has most of the pixels around.
     """
-    small, certain = (owner + 1).cpu().numpy(), sure.cpu().numpy()
+    small = (owner + 1).cpu().numpy()
+    # where nobody has what would suit an object, for clustering dropped it, the edge is half way
+    certain = torch.where(owner == NOBODY, torch.minimum(sure, 1 - sure), sure).cpu().numpy()
     if small.shape == original:
         return small.astype(np.int32)
     ids, most = np.zeros(original, np.int32), np.zeros(original, np.float32)
