@@ -1,6 +1,7 @@
 """Every method can learn: two scenes by heart."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +9,14 @@ from small import batch, small
 
 from maskwise.methods import METHODS
 
-STEPS = {"two-stage": 60, "proposals": 150}
 WINDOWS = {"octaves": (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5), "samples": 4, "mask_side": 32, "drawn_side": 64}
-OPTIONS = {"two-stage": {}, "proposals": {**WINDOWS, "code": 128, "max_instances": 100}}
-"""What a family needs."""
+LEARNERS: dict[str, dict[str, Any]] = {
+    "two-stage": {"norm": "batch", "width": 64, "hidden": 128},
+    "proposals": {"norm": "batch", "width": 64, "hidden": 128, **WINDOWS, "code": 128, "max_instances": 100},
+    "grouping": {"norm": "batch", "width": 32},
+}
+"""Options of each family."""
+STEPS = {"two-stage": 60, "proposals": 150, "grouping": 150}
 
 
 def trained(model, images, targets, *, steps=60):
@@ -47,8 +52,7 @@ def as_learned(name, targets):
 def test_two_scenes_are_learned_by_heart(name):
     images, targets = batch(size=(96, 96), objects=(3, 3), radius=(12, 20), overlap=0.0)
     family = METHODS[name].family
-    model = small(name, norm="batch", width=64, hidden=128, **OPTIONS[family])
-    model = trained(model, images, targets, steps=STEPS[family])
+    model = trained(small(name, **LEARNERS[family]), images, targets, steps=STEPS[family])
     found, targets = model.predict(images), as_learned(name, targets)
     assert torch.cat([overlaps(f, t) for f, t in zip(found, targets, strict=True)]).mean() > 0.8
 

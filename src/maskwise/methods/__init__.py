@@ -6,10 +6,12 @@ from typing import Any, Literal, Protocol
 
 from maskwise.methods import (
     deepmask,
+    discriminative,
     mask_rcnn,
     ms_rcnn,
     panet,
     sharpmask,
+    spatial_embeddings,
 )
 from maskwise.structures import Images, Instances, Losses, Targets
 
@@ -27,7 +29,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage", "proposals"]
+    family: Literal["two-stage", "proposals", "grouping"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -73,5 +75,21 @@ METHODS = {
         family="proposals",
         config=sharpmask.Config,
         build=sharpmask.build,
+    ),
+    "discriminative": Entry(
+        title="Discriminative Loss",
+        year=2017,
+        venue="CVPR Workshops",
+        family="grouping",
+        config=discriminative.Config,
+        build=discriminative.build,
+    ),
+    "spatial_embeddings": Entry(
+        title="Spatial Embeddings",
+        year=2019,
+        venue="CVPR",
+        family="grouping",
+        config=spatial_embeddings.Config,
+        build=spatial_embeddings.build,
     ),
 }
