@@ -34,8 +34,9 @@ MAY_VANISH: dict[str, dict[str, str]] = {
 }
 """Losses of a method that may be zero though there are objects, and when."""
 
-BOXES_OF_MASKS = ("grouping", "proposals")
-"""Families that predict no boxes: they are those of the masks, and of these drawn larger true to a pixel."""
+BOXES_OF_MASKS = {"grouping": 0.9, "proposals": 0.8}
+"""Families that predict no boxes: they are those of the masks, and of these drawn larger true to a pixel; and the least
+IoU of masks with themselves drawn larger, which are ragged without training."""
 
 
 def promise(test: Callable[..., None]) -> Callable[..., None]:
@@ -178,7 +179,8 @@ def test_a_larger_original_has_the_same_instances_larger(name):
     if METHODS[name].family in BOXES_OF_MASKS:
         torch.testing.assert_close(twice.boxes, twice.masks.boxes())
         torch.testing.assert_close(twice.boxes, 2 * one.boxes, rtol=0, atol=2)
-        assert one.masks.resize((128, 192)).iou(twice.masks).diagonal().mean() > 0.9
+        least = BOXES_OF_MASKS[METHODS[name].family]
+        assert one.masks.resize((128, 192)).iou(twice.masks).diagonal().mean() > least
     else:
         torch.testing.assert_close(twice.boxes, 2 * one.boxes)
     torch.testing.assert_close(twice.mask_scores, one.mask_scores)
