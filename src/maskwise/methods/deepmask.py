@@ -1,4 +1,4 @@
-"""DeepMask: Learning to Segment Object Candidates. Pedro O. Pinheiro, Ronan Collobert, Piotr Dollár, NIPS 2015.
+"""DeepMask. Pedro O. Pinheiro, Ronan Collobert, Piotr Dollár, NIPS 2015. "Learning to Segment Object Candidates",
 https://arxiv.org/abs/1506.06204
 
 A network looks at a window and says whether an object is at its centre and fits it, and what that object's mask is,

@@ -1,4 +1,4 @@
-"""Discriminative loss. Bert De Brabandere, Davy Neven, Luc Van Gool, CVPR Workshops 2017.
+"""Discriminative Loss. Bert De Brabandere, Davy Neven, Luc Van Gool, CVPR Workshops 2017.
 https://arxiv.org/abs/1708.02551
 
 A network gives each pixel a vector. Vectors of one object are pulled to within a margin of their mean, the means of

@@ -1,5 +1,5 @@
-"""SharpMask: Learning to Refine Object Segments. Pedro O. Pinheiro, Tsung-Yi Lin, Ronan Collobert, Piotr Dollár,
-ECCV 2016. https://arxiv.org/abs/1603.08695
+"""SharpMask. Pedro O. Pinheiro, Tsung-Yi Lin, Ronan Collobert, Piotr Dollár, ECCV 2016.
+"Learning to Refine Object Segments", https://arxiv.org/abs/1603.08695
 
 DeepMask's masks are coarse: their last layer has seen 16 pixels as one. Here its code becomes a small map of many
 channels instead, and one refinement module after the other merges that with the next finer features, halves the
