@@ -428,6 +428,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "code"), [("SIGKILL", "-9"), ("SIGTERM", "143")])
 def test_interrupted_training_ends_as_if_nothing_had_been(undisturbed, tmp_path, how, code):
     codes = interrupted(tmp_path / "run", how, 3)

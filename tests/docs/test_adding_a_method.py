@@ -55,7 +55,7 @@ def test_the_page_names_files_and_lists_that_exist():
         assert re.search(rf"^{name}\b", (ROOT / place).read_text(), re.MULTILINE), head
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_an_empty_file_to_a_row_in_the_table(copy):
     environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTEST_ADDOPTS": "-n 0 -p no:cacheprovider"}
     programs = {"pytest": ["-m", "pytest"], "maskwise": ["-m", "maskwise"], "python": []}
