@@ -4,9 +4,9 @@
     python benchmarks/methods.py --data path/to/nuclei               # crops of cell nuclei
     python benchmarks/methods.py discriminative mnc --seconds 60 --again
 
-Each is trained by its `tiny` recipe for as many steps as fit into the seconds (of one core; two methods at a time),
-after its pace was measured, and judged by pictures that it has not seen. Variants leave out what a paper says matters.
-What is there already is not done again, a training that was stopped goes on. Rows go to
+Each is trained by its `tiny` recipe, on the same backbone, for as many steps as fit into the seconds (of one core; two
+methods at a time), after its pace was measured, and judged by pictures that it has not seen. Variants leave out what a
+paper says matters. What is there already is not done again, a training that was stopped goes on. Rows go to
 benchmarks/results/methods.json, and all of them are the tables in docs/results.md.
 """
 
@@ -49,8 +49,11 @@ BEGIN = "<!-- benchmarks/methods.py: {} -->"
 SCENES = 300
 SHOWN = 0.5
 """Scores from which on masks count where nothing is ranked."""
-FEW, MORE = 4, 24
+FEW, MORE = 2, 14
 """Steps that the pace is measured by: the one less the other, for what happens once."""
+COMMON = {"backbone": "tf_efficientnet_lite0", "weights": "imagenet"}
+"""What all methods see with, so that what differs is the method."""
+BATCH = 8
 TIMED = 30
 """Pictures that prediction is timed on."""
 
@@ -108,7 +111,8 @@ def prepared(name: str, data: Path | None) -> Run[Any]:
     """The tiny recipe, on as much as is asked for."""
     variant = VARIANTS.get(name, Variant(method=name, options={}))
     run = chosen(f"tiny_{variant.method}")
-    run = replace(run, config=replace(run.config, **variant.options), watch=replace(run.watch, log_steps=100))
+    run = replace(run, config=replace(run.config, **COMMON, **variant.options), watch=replace(run.watch, log_steps=100))
+    run = replace(run, data=replace(run.data, batch=BATCH))
     return run if data is None else on_nuclei(run, data)
 
 
@@ -118,7 +122,7 @@ def on_nuclei(run: Run[Any], data: Path) -> Run[Any]:
     options = NUCLEI[METHODS[run.method].family] | {n: v for n, v in MOST_NUCLEI.items() if n in fields}
     place = (Enlarge(short=512), RandomScale(factor=(0.6, 1.5)), RandomCrop(size=(256, 256), keep_one=True))
     source = Files(path=str(data), val=None)
-    changed = replace(run.data, source=source, change=(*place, HorizontalFlip(), RightAngles()))
+    changed = replace(run.data, source=source, batch=BATCH // 2, change=(*place, HorizontalFlip(), RightAngles()))
     return replace(
         run, config=replace(run.config, **options), data=replace(changed, view=(Enlarge(short=512),))
     ).fitted(OBJECT)
@@ -220,7 +224,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="METHOD", help="all, and the variants, where none is named")
     parser.add_argument("--data", type=Path, help="nuclei, with train.json and val.json, in the place of scenes")
-    parser.add_argument("--seconds", type=float, help="to learn, of one core (120; for nuclei 300)")
+    parser.add_argument("--seconds", type=float, help="to learn, of one core (150; for nuclei 240)")
     parser.add_argument("--jobs", type=int, default=2, help="methods at a time")
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--runs", type=Path, default=Path("runs/methods"))
@@ -228,7 +232,7 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in {**METHODS, **VARIANTS}]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join([*METHODS, *VARIANTS])}")
-    args.seconds = args.seconds or (120.0 if args.data is None else 300.0)
+    args.seconds = args.seconds or (150.0 if args.data is None else 240.0)
     return args
 
 
