@@ -243,7 +243,7 @@ class EmbedMask(nn.Module):
         enlarged: tuple[float, float],
         size: Size,
     ) -> Masks:
-        """Exponents are interpolated, not probabilities: these fall so fast that edges would be drawn too far in."""
+        """Exponents are interpolated; probabilities, of version 2020, are next to 0 long before pixels are far off."""
         log, (x, y) = self.cfg.version == "2021", enlarged
         windows = windows_of(found.boxes / self.stride, (pixels.shape[1], pixels.shape[2]), log=log)
         shown = []
@@ -274,7 +274,7 @@ def exponents(
     return (scale * (pixels - centre).square()).sum(-1)
 
 
-def logits(exponent: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def logits(exponent: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     """Of likeness, kept from 0 and 1; a pixel beyond them does not move, as published."""
     kept = exponent.clamp(min=LEAST, max=-math.log(LEAST))
     return -kept - (-torch.expm1(-kept)).log()
