@@ -40,14 +40,14 @@ def tiny_embed_mask() -> Run[embed_mask.Config]:
 
 
 def embed_mask_scenes() -> Run[embed_mask.Config]:
-    """EmbedMask on scenes of 128 x 128 pixels; margins begin at the radius of a large object, 24 pixels."""
+    """EmbedMask on scenes of 128 x 128 pixels: levels from P2, margins from the radius of a large object, 24 pixels."""
     config = embed_mask.Config(
         num_classes=len(WHOLE.categories),
         backbone="tf_efficientnet_lite0",
         weights="imagenet",
         norm="batch",
-        levels=(3, 4, 5),
-        limits=(24.0, 48.0),
+        levels=(2, 3, 4, 5),
+        limits=(12.0, 24.0, 48.0),
         width=64,
         unit=12.0,
     )
