@@ -53,6 +53,16 @@ def test_flips_and_turns_equal_those_of_dense_masks(dense, quarters):
     assert (masks.rotate(quarters).dense() == dense.rot90(quarters, (1, 2))).all()
 
 
+@given(stacks)
+def test_points_are_on_the_pixels_that_hold_them(dense):
+    masks, (n, h, w) = Masks.from_dense(dense), dense.shape
+    points = torch.rand(30, 2) * torch.tensor([w + 4, h + 4]) - 2
+    which = torch.randint(n, (30,))
+    x, y = points.floor().long().T
+    expected = F.pad(dense, (2, 2, 2, 2))[which, y + 2, x + 2]
+    assert torch.equal(masks.at(points, which), expected)
+
+
 @given(stacks, st.integers(-20, 20), st.integers(-20, 20), sides, sides)
 def test_a_crop_shows_what_the_dense_one_shows(dense, x, y, height, width):
     wide = F.pad(dense, (60, 60, 60, 60))

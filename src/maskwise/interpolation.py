@@ -53,6 +53,17 @@ def coverage(
     return (torch.minimum(end[:, None], pixel + 1) - torch.maximum(start[:, None], pixel)).clamp(min=0)
 
 
+def enlarging_weights(
+    pixels: Int[Tensor, " p"], cells: Int[Tensor, " m"], *, ratio: float, extent: int
+) -> Float[Tensor, "p m"]:
+    """How much of each of some cells of an axis of `extent` cells each pixel shows that is `ratio` cells long.
+
+    Read at the pixel's centre; beyond the outermost cells' centres the axis goes on as they are.
+    """
+    at = ((pixels + 0.5) * ratio - 0.5).clamp(0, extent - 1)
+    return (1 - (at[:, None] - cells).abs()).clamp(min=0)
+
+
 class Pasting(Protocol):
     """One way to draw a small mask into a box, along one axis."""
 

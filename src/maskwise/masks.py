@@ -256,6 +256,15 @@ class Masks:
             out[part] = product(down, stack, across.mT)
         return out
 
+    def at(self, points: Float[Tensor, "k 2"], which: Int[Tensor, " k"]) -> Bool[Tensor, " k"]:
+        """Whether the pixel that holds point i (x and y) belongs to mask `which[i]`."""
+        pixel, window = points.floor().to(torch.int64), self.windows[which]
+        x, y = (pixel - window[:, :2]).unbind(1)
+        found = ((pixel >= window[:, :2]) & (pixel < window[:, 2:])).all(1)
+        place = self._offsets()[which] + y * (window[:, 2] - window[:, 0]) + x
+        found[found.clone()] = self.bits[place[found]]
+        return found
+
     def area_inside(self, boxes: Float[Tensor, "k 4"], which: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
         """How much of mask `which[i]` lies in box i, in pixels; of pixels that the box cuts, the share inside."""
         out = boxes.new_zeros(len(boxes))

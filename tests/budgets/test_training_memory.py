@@ -42,6 +42,6 @@ def held(method: str, count: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["mask_rcnn", "ms_rcnn"])
+@pytest.mark.parametrize("method", ["mask_rcnn", "ms_rcnn", "embed_mask"])
 def test_375_objects_need_no_more_than_a_third_more_than_10(method):
     assert held(method, 375) <= 1.3 * held(method, 10)

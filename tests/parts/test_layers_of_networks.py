@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import FeaturePyramidNetwork, batched_nms
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from maskwise.parts import norms
 from maskwise.parts.deformable import DeformableConvolution, deform
-from maskwise.parts.fpn import FPN
+from maskwise.parts.fpn import FPN, Strided
 from maskwise.parts.norms import FrozenBatchNorm
 from maskwise.parts.suppression import soft_nms
 
@@ -44,6 +44,16 @@ def test_a_pyramid_with_norms_has_no_biases_beside_them():
     assert [x.shape[1] for x in pyramid(maps(8, 8))] == [8] * 4
     assert all(m.bias is None for m in pyramid.modules() if isinstance(m, nn.Conv2d))
     assert sum(isinstance(m, nn.GroupNorm) for m in pyramid.modules()) == 6
+
+
+def test_strided_levels_are_those_of_retinanet():
+    mine, theirs = Strided(5, 2), LastLevelP6P7(5, 5)
+    for layer, other in zip(mine.convolutions, (theirs.p6, theirs.p7), strict=True):
+        other.load_state_dict(layer.state_dict())
+    p5 = torch.randn(2, 5, 7, 9)
+    expected, _ = theirs([p5], [p5], ["p5"])
+    for found, want in zip(FPN([5], 5, coarser=mine).coarser(p5), expected[1:], strict=True):
+        torch.testing.assert_close(found, want)
 
 
 # --- norms

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from maskwise.methods import (
     deepmask,
     discriminative,
+    embed_mask,
     mask_rcnn,
     ms_rcnn,
     panet,
@@ -29,7 +30,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage", "proposals", "grouping"]
+    family: Literal["two-stage", "one-stage", "proposals", "grouping"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -59,6 +60,14 @@ METHODS = {
         family="two-stage",
         config=panet.Config,
         build=panet.build,
+    ),
+    "embed_mask": Entry(
+        title="EmbedMask",
+        year=2021,
+        venue="IJCAI",
+        family="one-stage",
+        config=embed_mask.Config,
+        build=embed_mask.build,
     ),
     "deepmask": Entry(
         title="DeepMask",

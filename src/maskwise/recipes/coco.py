@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from maskwise.backbones import Name
 from maskwise.data.transforms import HorizontalFlip, RandomResize, Resize
-from maskwise.methods import mask_rcnn, ms_rcnn, panet
-from maskwise.recipes.run import Data, Files, Run, Schedule, Watch
+from maskwise.methods import embed_mask, mask_rcnn, ms_rcnn, panet
+from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Watch
 
 CLASSES = 80
 MIRRORED = (0, *(point for left in range(1, 17, 2) for point in (left + 1, left)))
@@ -138,6 +138,25 @@ def panet_r50_fpn_coco(data: str) -> Run[panet.Config]:
     config = panet.Config(num_classes=CLASSES, weights="imagenet", frozen_stages=2)
     sizes = replace(_data(data, (400, 1400), 1400), view=(Resize(short=1000, long=1400),))
     return Run(method="panet", config=config, data=sizes, schedule=Schedule(epochs=22, milestones=(16.5,)))
+
+
+def embed_mask_r50_fpn_coco(data: str) -> Run[embed_mask.Config]:
+    """EmbedMask, ResNet-50, on COCO: 12 epochs, pictures of 800 pixels.
+
+        torchrun --nproc-per-node 8 -m maskwise train embed_mask_r50_fpn_coco --data coco
+
+    The authors' repository reported 34.7 masks for its version of 2020 (`--set config.version=2020`). Differs in: the
+    rate rises in a straight line where theirs is a third for 500 steps.
+    """
+    config = embed_mask.Config(num_classes=CLASSES, weights="imagenet", frozen_stages=2)
+    schedule = Schedule(epochs=12, milestones=(8, 10.67), warmup=500, warmup_from=1 / 3)
+    return Run(
+        method="embed_mask",
+        config=config,
+        data=_data(data, (800, 800)),
+        optim=Optim(lr=0.01),
+        schedule=schedule,
+    )
 
 
 def _scored(backbone: Name, data: str, *, size: tuple[int, int] = (800, 1333)) -> Run[ms_rcnn.Config]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, grouping, nuclei, own, proposals, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, grouping, nuclei, one_stage, own, proposals, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
@@ -19,6 +19,7 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_r101_fpn_coco_18e": coco.ms_rcnn_r101_fpn_coco_18e,
     "keypoint_rcnn_r50_fpn_coco": coco.keypoint_rcnn_r50_fpn_coco,
     "panet_r50_fpn_coco": coco.panet_r50_fpn_coco,
+    "embed_mask_r50_fpn_coco": coco.embed_mask_r50_fpn_coco,
     "mask_rcnn_r50_fpn_cityscapes": cityscapes.mask_rcnn_r50_fpn_cityscapes,
     "mask_rcnn_facades": facades.mask_rcnn_facades,
     "ms_rcnn_facades": facades.ms_rcnn_facades,
@@ -27,6 +28,7 @@ RECIPES: dict[str, Recipe] = {
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
     "panet_scenes": scenes.panet_scenes,
+    "embed_mask_scenes": one_stage.embed_mask_scenes,
     "deepmask_coco": proposals.deepmask_coco,
     "sharpmask_coco": proposals.sharpmask_coco,
     "deepmask_scenes": proposals.deepmask_scenes,
@@ -36,6 +38,7 @@ RECIPES: dict[str, Recipe] = {
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
     "tiny_panet": tiny.tiny_panet,
+    "tiny_embed_mask": one_stage.tiny_embed_mask,
     "tiny_deepmask": proposals.tiny_deepmask,
     "tiny_sharpmask": proposals.tiny_sharpmask,
     "tiny_discriminative": grouping.tiny_discriminative,
