@@ -14,9 +14,10 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "two-stage": {"norm": "batch", "width": 64, "hidden": 128},
     "proposals": {"norm": "batch", "width": 64, "hidden": 128, **WINDOWS, "code": 128, "max_instances": 100},
     "grouping": {"norm": "batch", "width": 32},
+    "recurrent": {"norm": "batch", "width": 32, "max_steps": 4, "stop_threshold": 0.5, "mask_threshold": 0.5},
 }
 """Options of each family."""
-STEPS = {"two-stage": 60, "proposals": 150, "grouping": 150}
+STEPS = {"two-stage": 60, "proposals": 150, "grouping": 150, "recurrent": 150}
 
 
 def trained(model, images, targets, *, steps=60):

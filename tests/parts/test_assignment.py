@@ -32,7 +32,7 @@ def test_of_masks_that_are_sure_it_is_the_iou():
 
 
 def test_its_gradient_by_hand():
-    """I = a / (a + b + 1 - a) with the object's only pixel a = .5 and another b = .5: dI/da = 1 / 1.5, dI/db = -a / 1.5²."""
+    """a = .5 on the object's only pixel, b = .5 beside it: I = a / (1 + b), dI/da = 1 / 1.5, dI/db = -a / 1.5²."""
     drawn = torch.tensor([[0.5, 0.5]], requires_grad=True)
     soft_iou(drawn, torch.tensor([[1.0, 0.0]])).sum().backward()
     torch.testing.assert_close(drawn.grad, torch.tensor([[1 / 1.5, -0.5 / 1.5**2]]))

@@ -10,6 +10,7 @@ from maskwise.methods import (
     mask_rcnn,
     ms_rcnn,
     panet,
+    rsis,
     sharpmask,
     spatial_embeddings,
 )
@@ -29,7 +30,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage", "proposals", "grouping"]
+    family: Literal["two-stage", "proposals", "grouping", "recurrent"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -91,5 +92,13 @@ METHODS = {
         family="grouping",
         config=spatial_embeddings.Config,
         build=spatial_embeddings.build,
+    ),
+    "rsis": Entry(
+        title="Recurrent Semantic Instance Segmentation",
+        year=2017,
+        venue="arXiv",
+        family="recurrent",
+        config=rsis.Config,
+        build=rsis.build,
     ),
 }
