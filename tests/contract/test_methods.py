@@ -35,7 +35,7 @@ MAY_VANISH: dict[str, dict[str, str]] = {
 }
 """Losses of a method that may be zero though there are objects, and when."""
 
-BOXES_OF_MASKS = {"grouping": 0.9, "proposals": 0.8, "recurrent": 0.9}
+BOXES_OF_MASKS = {"grouping": 0.9, "proposals": 0.8, "recurrent": 0.8}
 """Families that predict no boxes: they are those of the masks, and of these drawn larger true to a pixel; and the least
 IoU of masks with themselves drawn larger, which are ragged without training."""
 

@@ -94,7 +94,7 @@ METHODS = {
         build=spatial_embeddings.build,
     ),
     "rsis": Entry(
-        title="Recurrent Semantic Instance Segmentation",
+        title="RSIS",
         year=2017,
         venue="arXiv",
         family="recurrent",
