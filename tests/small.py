@@ -19,11 +19,14 @@ ONE_STAGE |= {"levels": (3, 4), "limits": (16.0,), "convolutions": 2, "per_level
 PROPOSALS = {"backbone": "resnet18", "stage": 3, "patch": 64, "width": 16, "code": 64, "hidden": 64, "mask_side": 16}
 PROPOSALS |= {"drawn_side": 32, "octaves": (-1.0, 0.0, 1.0), "threshold": 0.5, "max_instances": 10}
 GROUPING = {"num_classes": CLASSES, "width": 32, "min_pixels": 10}
+RECURRENT = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "max_steps": 5}
 OPTIONS = {"two-stage": TWO_STAGE, "one-stage": ONE_STAGE, "proposals": PROPOSALS, "grouping": GROUPING}
+OPTIONS |= {"recurrent": RECURRENT}
 """Of each family of methods."""
 OF_METHOD: dict[str, dict[str, Any]] = {
     "discriminative": {"backbone": "resnet18", "dimensions": 4, "leftover": 20},
     "embed_mask": {"dimensions": 4, "unit": 8.0},
+    "rsis": {"stop_threshold": 0.4, "mask_threshold": 0.521},  # a new network is sure of nothing
     "spatial_embeddings": {"unit": 64.0, "sigma_start": 0.4, "candidate": 0.3, "threshold": 0.5, "min_pixels": 60},
 }
 """And of single ones."""

@@ -22,6 +22,7 @@ NEVER_LEARN: dict[str, dict[str, str]] = {}
 FROM_ZERO = {
     "discriminative": "timm begins the last norm of each residual block at zero, where norms learn",
     "spatial_embeddings": "the last layer of offsets and sigmas begins at zero, as published",
+    "rsis": "timm begins the last norm of each residual block at zero, where norms learn",
 }
 """Methods with layers whose weights are zero at first, and which: what is before them learns from the second step."""
 
@@ -34,7 +35,7 @@ MAY_VANISH: dict[str, dict[str, str]] = {
 }
 """Losses of a method that may be zero though there are objects, and when."""
 
-BOXES_OF_MASKS = {"grouping": 0.9, "proposals": 0.8}
+BOXES_OF_MASKS = {"grouping": 0.9, "proposals": 0.8, "recurrent": 0.8}
 """Families that predict no boxes: they are those of the masks, and of these drawn larger true to a pixel; and the least
 IoU of masks with themselves drawn larger, which are ragged without training."""
 

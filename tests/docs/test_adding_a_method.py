@@ -19,19 +19,24 @@ QUICK = {"benchmarks/methods.py": ["--seconds", "1"]}
 
 
 def put(block: str, root: Path) -> None:
-    """Into the file that the first line names: all of it, or after the line that begins a list."""
+    """Into the file that the first line names: all of it, at its end, or after the line that begins a list."""
     head, _, body = block.partition("\n")
-    place, _, name = head.removeprefix("# ").partition(", in ")
+    path, name = place(head)
     if not name:
-        (root / place).write_text(body)
+        (root / path).write_text(body)
         return
     imports = "".join(line for line in body.splitlines(keepends=True) if line.startswith("from "))
-    entry = body.removeprefix(imports)
-    text = (root / place).read_text()
-    (opening,) = re.findall(rf"^{name}\b.*{{\n", text, re.MULTILINE)
-    first = re.search(r"^from maskwise", text, re.MULTILINE).start()
-    text = text[:first] + imports + text[first:]
-    (root / place).write_text(text.replace(opening, opening + entry, 1))
+    first, rest = (root / path).read_text().split("from maskwise", 1)
+    text = f"{first}{imports}from maskwise{rest}"
+    entry, opening = body.removeprefix(imports), re.search(rf"^{name}\b.*{{\n", text, re.MULTILINE)
+    at = len(text) if opening is None else opening.end()
+    (root / path).write_text(text[:at] + entry + text[at:])
+
+
+def place(head: str) -> tuple[str, str]:
+    """The file, and the name of a list or "$" for the end."""
+    path, _, where = head.removeprefix("# ").partition(", ")
+    return path, {"": "", "at the end": "$"}.get(where, where.removeprefix("in "))
 
 
 def commands(block: str) -> list[list[str]]:
@@ -50,9 +55,8 @@ def copy(tmp_path):
 
 def test_the_page_names_files_and_lists_that_exist():
     heads = [block.partition("\n")[0] for kind, block in BLOCKS if kind == "python"]
-    for head in heads[1:]:
-        place, _, name = head.removeprefix("# ").partition(", in ")
-        assert re.search(rf"^{name}\b", (ROOT / place).read_text(), re.MULTILINE), head
+    for path, name in map(place, heads[1:]):
+        assert re.search(rf"^{name}\b.*{{$" if name != "$" else "^def ", (ROOT / path).read_text(), re.MULTILINE), path
 
 
 @pytest.mark.long

@@ -15,9 +15,10 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "one-stage": {"norm": "batch", "width": 64, "limits": (32.0,), "max_instances": 100, "min_score": 0.05},
     "proposals": {"norm": "batch", "width": 64, "hidden": 128, **WINDOWS, "code": 128, "max_instances": 100},
     "grouping": {"norm": "batch", "width": 32},
+    "recurrent": {"norm": "batch", "width": 32, "max_steps": 4, "stop_threshold": 0.5, "mask_threshold": 0.5},
 }
 """Options of each family."""
-STEPS = {"two-stage": 60, "one-stage": 150, "proposals": 150, "grouping": 150}
+STEPS = {"two-stage": 60, "one-stage": 150, "proposals": 150, "grouping": 150, "recurrent": 150}
 
 
 def trained(model, images, targets, *, steps=60):

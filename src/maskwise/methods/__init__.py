@@ -11,6 +11,7 @@ from maskwise.methods import (
     mask_rcnn,
     ms_rcnn,
     panet,
+    rsis,
     sharpmask,
     spatial_embeddings,
 )
@@ -30,7 +31,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage", "one-stage", "proposals", "grouping"]
+    family: Literal["two-stage", "cascade", "one-stage", "proposals", "grouping", "recurrent"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -100,5 +101,13 @@ METHODS = {
         family="grouping",
         config=spatial_embeddings.Config,
         build=spatial_embeddings.build,
+    ),
+    "rsis": Entry(
+        title="RSIS",
+        year=2017,
+        venue="arXiv",
+        family="recurrent",
+        config=rsis.Config,
+        build=rsis.build,
     ),
 }

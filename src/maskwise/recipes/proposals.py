@@ -10,10 +10,10 @@
 from dataclasses import replace
 from typing import TypeVar
 
-from maskwise.data.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip
 from maskwise.methods import deepmask, sharpmask
-from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, Watch
+from maskwise.recipes.on_scenes import tiny, whole
+from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Watch
 
 C = TypeVar("C", bound=deepmask.Config)
 
@@ -63,43 +63,14 @@ def sharpmask_coco(data: str) -> Run[sharpmask.Config]:
 
 
 def _tiny(method: str, options: type[C]) -> Run[C]:
-    source = Synthetic(scenes=Scenes(size=(64, 64), count=(1, 3)), train=8, val=4)
-    return Run(
-        method=method,
-        config=_small(options, width=16, code=32, hidden=32, mask_side=16, max_instances=10),
-        data=Data(
-            source=source,
-            change=(HorizontalFlip(),),
-            view=(),
-            batch=4,
-            group_by_aspect=False,
-            as_one=True,
-            workers=0,
-        ),
-        optim=Optim(kind="adamw", lr=1e-3, lr_batch=None, clip=5.0),
-        schedule=Schedule(epochs=2, kind="cosine", warmup=0),
-        watch=Watch(log_steps=1, best="proposals"),
-    )
+    config = _small(options, width=16, code=32, hidden=32, mask_side=16, max_instances=10)
+    return tiny(method, config, best="proposals")
 
 
 def _scenes(method: str, options: type[C]) -> Run[C]:
     """A small network from random weights. Objects have sides of 14 to 80 pixels, the masks are exact."""
-    return Run(
-        method=method,
-        config=_small(options, width=64, code=256, hidden=256, mask_side=32, max_instances=100),
-        data=Data(
-            source=Synthetic(scenes=Scenes(size=(128, 128), count=(2, 6)), train=8000, val=200),
-            change=(HorizontalFlip(),),
-            view=(),
-            batch=8,
-            group_by_aspect=False,
-            as_one=True,
-            workers=0,
-        ),
-        optim=Optim(kind="adamw", lr=1e-3, lr_batch=None, weight_decay=0.05, clip=5.0),
-        schedule=Schedule(epochs=1, kind="cosine", warmup=100),
-        watch=Watch(log_steps=50, best="proposals"),
-    )
+    config = _small(options, width=64, code=256, hidden=256, mask_side=32, max_instances=100)
+    return whole(method, config, best="proposals")
 
 
 def _small(options: type[C], *, width: int, code: int, hidden: int, mask_side: int, max_instances: int) -> C:

@@ -7,10 +7,9 @@ maskwise val --model runs/ms_rcnn_scenes --data scenes --count 500
 
 from typing import TypeVar
 
-from maskwise.data.scenes import Scenes
-from maskwise.data.transforms import HorizontalFlip
 from maskwise.methods import mask_rcnn, ms_rcnn, panet
-from maskwise.recipes.run import Data, Optim, Run, Schedule, Synthetic, Watch
+from maskwise.recipes.on_scenes import CLASSES, whole
+from maskwise.recipes.run import Run
 
 C = TypeVar("C", bound=mask_rcnn.Config)
 
@@ -32,33 +31,19 @@ def panet_scenes() -> Run[panet.Config]:
 
 def _run(method: str, options: type[C]) -> Run[C]:
     """A small network, with as many regions as a few objects need."""
-    scenes = Scenes(size=(128, 128), count=(2, 6))
-    return Run(
-        method=method,
-        config=options(
-            num_classes=len(scenes.categories),
-            backbone="tf_efficientnet_lite0",
-            weights="imagenet",
-            norm="batch",
-            width=64,
-            hidden=256,
-            anchor_scale=4.0,
-            anchor_samples=128,
-            region_samples=32,
-            per_level_train=300,
-            per_level_test=200,
-            proposals_train=200,
-            proposals_test=100,
-        ),
-        data=Data(
-            source=Synthetic(scenes=scenes, train=8000, val=200),
-            change=(HorizontalFlip(),),
-            view=(),
-            batch=8,
-            group_by_aspect=False,
-            workers=0,
-        ),
-        optim=Optim(kind="adamw", lr=1e-3, lr_batch=None, weight_decay=0.05, clip=5.0),
-        schedule=Schedule(epochs=1, kind="cosine", warmup=100),
-        watch=Watch(log_steps=50),
+    config = options(
+        num_classes=CLASSES,
+        backbone="tf_efficientnet_lite0",
+        weights="imagenet",
+        norm="batch",
+        width=64,
+        hidden=256,
+        anchor_scale=4.0,
+        anchor_samples=128,
+        region_samples=32,
+        per_level_train=300,
+        per_level_test=200,
+        proposals_train=200,
+        proposals_test=100,
     )
+    return whole(method, config)

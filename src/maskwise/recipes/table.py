@@ -3,7 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, grouping, nuclei, one_stage, own, proposals, scenes, tiny
+from maskwise.recipes import (
+    cityscapes,
+    coco,
+    facades,
+    grouping,
+    nuclei,
+    one_stage,
+    own,
+    proposals,
+    recurrent,
+    scenes,
+    tiny,
+)
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
@@ -35,6 +47,7 @@ RECIPES: dict[str, Recipe] = {
     "sharpmask_scenes": proposals.sharpmask_scenes,
     "discriminative_scenes": grouping.discriminative_scenes,
     "spatial_embeddings_scenes": grouping.spatial_embeddings_scenes,
+    "rsis_scenes": recurrent.rsis_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
     "tiny_panet": tiny.tiny_panet,
@@ -43,4 +56,5 @@ RECIPES: dict[str, Recipe] = {
     "tiny_sharpmask": proposals.tiny_sharpmask,
     "tiny_discriminative": grouping.tiny_discriminative,
     "tiny_spatial_embeddings": grouping.tiny_spatial_embeddings,
+    "tiny_rsis": recurrent.tiny_rsis,
 }

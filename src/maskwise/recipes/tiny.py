@@ -5,10 +5,9 @@ maskwise train tiny_ms_rcnn --out runs/tiny
 
 from typing import TypeVar
 
-from maskwise.data.scenes import Scenes
-from maskwise.data.transforms import HorizontalFlip
 from maskwise.methods import mask_rcnn, ms_rcnn, panet
-from maskwise.recipes.run import Data, Optim, Run, Schedule, Synthetic, Watch
+from maskwise.recipes.on_scenes import CLASSES, tiny
+from maskwise.recipes.run import Run
 
 C = TypeVar("C", bound=mask_rcnn.Config)
 
@@ -29,9 +28,8 @@ def tiny_panet() -> Run[panet.Config]:
 
 
 def _run(method: str, options: type[C]) -> Run[C]:
-    scenes = Scenes(size=(64, 64), count=(1, 3))
     config = options(
-        num_classes=len(scenes.categories),
+        num_classes=CLASSES,
         backbone="resnet18",
         norm="batch",
         width=16,
@@ -45,12 +43,4 @@ def _run(method: str, options: type[C]) -> Run[C]:
         proposals_test=20,
         max_instances=10,
     )
-    source = Synthetic(scenes=scenes, train=8, val=4)
-    return Run(
-        method=method,
-        config=config,
-        data=Data(source=source, change=(HorizontalFlip(),), view=(), batch=4, group_by_aspect=False, workers=0),
-        optim=Optim(kind="adamw", lr=1e-3, lr_batch=None, clip=5.0),
-        schedule=Schedule(epochs=2, kind="cosine", warmup=0),
-        watch=Watch(log_steps=1),
-    )
+    return tiny(method, config)
