@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -69,6 +69,8 @@ class Variant:
 VARIANTS = {
     "discriminative, nothing pulled": Variant(method="discriminative", options={"variance_weight": 0.0}),
     "spatial_embeddings, one sigma": Variant(method="spatial_embeddings", options={"sigma": "fixed"}),
+    "embed_mask, one margin": Variant(method="embed_mask", options={"margin": "fixed"}),
+    "rsis, no skips": Variant(method="rsis", options={"skips": "none"}),
 }
 """What the papers leave out in their tables."""
 UNSUITED = {"deepmask": "a window shows one object of its size, and nuclei have all sizes and lie close together"}
@@ -77,8 +79,12 @@ NUCLEI: dict[str, dict[str, Any]] = {
     "two-stage": {"anchor_scale": 4.0, "per_level_train": 500, "per_level_test": 500},
     "proposals": {"octaves": (-1.0, -0.5, 0.0, 0.5, 1.0)},
     "grouping": {"min_pixels": 30},
+    "one-stage": {"limits": (32.0,), "per_level": 500},
+    "recurrent": {"max_steps": 30},
 }
 NUCLEI["two-stage"] |= {"proposals_train": 300, "proposals_test": 500, "region_samples": 128, "anchor_samples": 256}
+NUCLEI["cascade"] = {"anchor_sizes": (16.0, 32.0, 64.0), "boxes_train": 1000, "boxes_test": 1000, "region_samples": 128}
+NUCLEI["cascade"] |= {"proposals_train": 300, "proposals_test": 500, "anchor_samples": 256}
 MOST_NUCLEI = {"max_instances": 400}
 """Options of a family of methods, and of those that have a limit, for pictures with hundreds of objects."""
 
@@ -111,15 +117,20 @@ def prepared(name: str, data: Path | None) -> Run[Any]:
     """The tiny recipe, on as much as is asked for."""
     variant = VARIANTS.get(name, Variant(method=name, options={}))
     run = chosen(f"tiny_{variant.method}")
-    run = replace(run, config=replace(run.config, **COMMON, **variant.options), watch=replace(run.watch, log_steps=100))
+    options = {**known(run.config, COMMON), **variant.options}
+    run = replace(run, config=replace(run.config, **options), watch=replace(run.watch, log_steps=100))
     run = replace(run, data=replace(run.data, batch=BATCH))
     return run if data is None else on_nuclei(run, data)
 
 
+def known(config: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Those that the method has."""
+    return {name: value for name, value in options.items() if name in {f.name for f in fields(config)}}
+
+
 def on_nuclei(run: Run[Any], data: Path) -> Run[Any]:
     """Crops of 256 pixels, at the scale of `ms_rcnn_nuclei`."""
-    fields = run.config.__dataclass_fields__
-    options = NUCLEI[METHODS[run.method].family] | {n: v for n, v in MOST_NUCLEI.items() if n in fields}
+    options = known(run.config, NUCLEI[METHODS[run.method].family] | MOST_NUCLEI)
     place = (Enlarge(short=512), RandomScale(factor=(0.6, 1.5)), RandomCrop(size=(256, 256), keep_one=True))
     source = Files(path=str(data), val=None)
     changed = replace(run.data, source=source, batch=BATCH // 2, change=(*place, HorizontalFlip(), RightAngles()))
