@@ -11,7 +11,7 @@ from maskwise.recipes.run import Run
 
 def tiny_discriminative() -> Run[discriminative.Config]:
     """Discriminative loss on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
-    config = discriminative.Config(num_classes=CLASSES, backbone="resnet18", width=16, leftover=20)
+    config = discriminative.Config(num_classes=CLASSES, backbone="resnet18", width=32, leftover=20)
     return tiny("discriminative", config)
 
 

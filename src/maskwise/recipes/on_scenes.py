@@ -9,7 +9,8 @@ from maskwise.recipes.run import Change, Data, Optim, Run, Schedule, Synthetic, 
 C = TypeVar("C")
 Best = Literal["masks", "proposals"]
 
-TINY, WHOLE = Scenes(size=(64, 64), count=(1, 3)), Scenes(size=(128, 128), count=(2, 6))
+TINY = Scenes(size=(64, 64), count=(1, 3), radius=(8, 14))
+WHOLE = Scenes(size=(128, 128), count=(2, 6))
 CLASSES = len(WHOLE.categories)
 
 

@@ -63,7 +63,7 @@ def sharpmask_coco(data: str) -> Run[sharpmask.Config]:
 
 
 def _tiny(method: str, options: type[C]) -> Run[C]:
-    config = _small(options, width=16, code=32, hidden=32, mask_side=16, max_instances=10)
+    config = _small(options, width=32, code=64, hidden=64, mask_side=16, max_instances=10)
     return tiny(method, config, best="proposals")
 
 

@@ -12,7 +12,7 @@ from maskwise.recipes.run import Run
 
 def tiny_rsis() -> Run[rsis.Config]:
     """RSIS on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
-    config = rsis.Config(num_classes=CLASSES, backbone="resnet18", width=16, max_steps=4, encoder_rate=1.0)
+    config = rsis.Config(num_classes=CLASSES, backbone="resnet18", width=32, max_steps=4, encoder_rate=1.0)
     return tiny("rsis", config)
 
 
