@@ -17,7 +17,9 @@ def tiny_discriminative() -> Run[discriminative.Config]:
 
 def tiny_spatial_embeddings() -> Run[spatial_embeddings.Config]:
     """Spatial embeddings on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
-    config = spatial_embeddings.Config(num_classes=CLASSES, unit=64.0, sigma_start=0.15, threshold=0.5, min_pixels=10)
+    config = spatial_embeddings.Config(
+        num_classes=CLASSES, width=32, unit=64.0, sigma_start=0.15, threshold=0.5, min_pixels=10
+    )
     return tiny("spatial_embeddings", config)
 
 
