@@ -12,17 +12,14 @@ benchmarks/results/recipes.json, and all are the table in docs/training.md.
 import argparse
 import json
 import os
-import platform
-import re
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from tables import machine, markdown, put, shown
 
 from maskwise.data.source import FileSource, SizedSource
 from maskwise.evaluate.accuracy import accuracy
@@ -33,9 +30,8 @@ from maskwise.model import load
 from maskwise.recipes.chosen import RUN_FILE, saved
 from maskwise.recipes.run import Files, Run
 from maskwise.recipes.sources import FIRST_TEST_SCENE, opened_split
-from maskwise.version import __version__
 
-PAGE, BEGIN, END = Path("docs/training.md"), "<!-- benchmarks/recipes.py -->", "<!-- end -->"
+PAGE, BEGIN = Path("docs/training.md"), "<!-- benchmarks/recipes.py -->"
 SCENES = 500
 SHOWN = 0.5
 """Scores from which on detections count where nothing is ranked."""
@@ -54,11 +50,10 @@ def main() -> None:
         folder = args.runs / recipe
         seconds = trained(recipe, folder, args.data)
         found = judged(args.model or folder, saved(folder / RUN_FILE), args.data, args.max_dets)
-        record(args.out, recipe, {**found, "seconds": seconds, **machine()})
+        record(args.out, recipe, {**found, "seconds": seconds, **machine(threads())})
     rows = table(json.loads(args.out.read_bytes()))
     Console().print(shown(rows))
-    page = PAGE.read_text()
-    PAGE.write_text(re.sub(rf"(?s)(?<={BEGIN}\n).*(?={END})", markdown(rows), page))
+    put(PAGE, BEGIN, markdown(rows))
 
 
 def trained(recipe: str, folder: Path, data: Path | None) -> float | None:
@@ -106,10 +101,8 @@ def pictures(run: Run[Any], data: Path | None) -> tuple[SizedSource, str]:
     return run.data.source.scenes.samples(SCENES, start=FIRST_TEST_SCENE), f"{SCENES} scenes"
 
 
-def machine() -> dict[str, Any]:
-    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    versions = {name: version(name) for name in ("torch", "torchvision", "timm")}
-    return {"maskwise": __version__, **versions, "python": platform.python_version(), "threads": threads}
+def threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
 
 
 def record(path: Path, recipe: str, row: dict[str, Any]) -> None:
@@ -138,18 +131,6 @@ def table(rows: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
         found.append({"recipe": recipe, "judged on": row["data"], "minutes": minutes})
         found[-1] |= {name: f"{value:.3f}" for name, value in values.items()}
     return found
-
-
-def shown(rows: list[dict[str, str]]) -> Table:
-    made = Table(*rows[0])
-    for row in rows:
-        made.add_row(*row.values())
-    return made
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    lines = [" | ".join(rows[0]), "|".join("---" for _ in rows[0]), *(" | ".join(row.values()) for row in rows)]
-    return "".join(f"| {line} |\n" for line in lines)
 
 
 if __name__ == "__main__":

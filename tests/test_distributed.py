@@ -186,6 +186,7 @@ def report(folder: Path) -> dict[str, object]:
     return json.loads((folder / "eval" / "report.json").read_text())
 
 
+@pytest.mark.long
 def test_two_processes_judge_as_one(tmp_path):
     """Three pictures in two shares, put together, give the very numbers of one process."""
     both = start(tmp_path / "two", "merged") + start(tmp_path / "one", "merged", size=1)
@@ -213,6 +214,7 @@ def test_no_number_on_one_rank_and_no_object_on_one_rank(tmp_path):
         assert all(value.isfinite().all() for value in weights.values())
 
 
+@pytest.mark.long
 def test_a_part_of_a_model_may_be_left_alone_for_a_while(tmp_path):
     """Two epochs of two steps: each process waits for no gradient that does not come."""
     results = finish(start(tmp_path / "run", "staged", EPOCHS="2"))
@@ -228,6 +230,7 @@ def _fails(folder: Path, rank: int) -> None:
     assert f"rank {1 - rank} stops because rank {rank} failed" in results[1 - rank][1]
 
 
+@pytest.mark.long
 def test_an_exception_on_one_rank_ends_all_with_its_traceback(tmp_path):
     began = time.monotonic()
     _fails(tmp_path, 1)

@@ -301,6 +301,17 @@ def test_it_stops_early_where_nothing_gets_better(tmp_path):
     assert len(table) == 1 + 3, "the first is the best, two more are not"
 
 
+def test_it_ends_after_so_many_steps_and_is_judged_there(tmp_path):
+    schedule = Schedule(epochs=9, steps=6, kind="cosine", warmup=0)  # an epoch has four
+    train(tiny_run(schedule=schedule, watch={"val_epochs": 5}), tmp_path / "run", methods=METHODS)
+    done = [row for row in rows(tmp_path / "run") if "lr" in row]
+    assert [row["step"] for row in done] == [1, 2, 3, 4, 5, 6]
+    assert [row["lr"] for row in done] == pytest.approx([0.05 * (1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)])
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    assert [(row["step"], bool(row["val/AP"])) for row in epochs] == [("4", False), ("6", True)]
+
+
 class Turning(Tiny):
     """Its first answer has right masks in wrong boxes, its second right boxes with nothing in them."""
 
@@ -417,6 +428,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "code"), [("SIGKILL", "-9"), ("SIGTERM", "143")])
 def test_interrupted_training_ends_as_if_nothing_had_been(undisturbed, tmp_path, how, code):
     codes = interrupted(tmp_path / "run", how, 3)

@@ -115,7 +115,12 @@ class _Training:
 
     @property
     def total(self) -> int:
-        return self.run.schedule.epochs * self.per_epoch
+        return self.run.schedule.total(self.per_epoch)
+
+    @property
+    def last_epoch(self) -> bool:
+        """This one, as it is being trained or judged."""
+        return (self.progress.epoch + 1) * self.per_epoch >= self.total
 
     @property
     def judged(self) -> nn.Module:
@@ -124,7 +129,7 @@ class _Training:
     @property
     def finished(self) -> bool:
         patience = self.run.watch.patience
-        return self.progress.epoch >= self.run.schedule.epochs or (
+        return self.progress.epoch * self.per_epoch >= self.total or (
             patience is not None and self.progress.stale >= patience
         )
 
@@ -138,7 +143,7 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     wrapped = model if world.size == 1 else _averaging(model, on)
     learned = _batches(run, found.train, folder, world, on)
     reproducible.seed(run.seed + world.rank)
-    total = run.schedule.epochs * math.ceil(len(learned) / optim.accumulate)
+    total = run.schedule.total(math.ceil(len(learned) / optim.accumulate))
     return _Training(
         run=run,
         world=world,
@@ -184,14 +189,14 @@ def _epoch(t: _Training, signals: Signals) -> None:
     p, watch = t.progress, t.run.watch
     if t.loader.epoch == p.epoch:  # else it was stopped while it was being judged
         batches, began = iter(t.loader), time.perf_counter()
-        while parts := list(islice(batches, t.run.optim.accumulate)):
+        while (parts := list(islice(batches, t.run.optim.accumulate))) and p.step < t.total:
             stop = _step(t, parts, signals, began=began)
             began = time.perf_counter()
             if stop or p.step % watch.save_steps == 0:
                 _save(t)
             if stop:
                 raise SystemExit(STOPPED)
-    if t.sources.val is not None and ((p.epoch + 1) % watch.val_epochs == 0 or p.epoch + 1 == t.run.schedule.epochs):
+    if t.sources.val is not None and ((p.epoch + 1) % watch.val_epochs == 0 or t.last_epoch):
         verdict = _validate(t, t.sources.val, signals)
         if any_rank(t.world, t.on, signals.raised)[0]:
             _save(t)

@@ -43,6 +43,7 @@ def many() -> Masks:
     return Masks.paste(torch.ones(MANY, 28, 28), torch.cat([corners, corners + 10], 1), (SIDE, SIDE))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ONE_A_FAMILY)
 def test_two_thousand_objects_are_learned_from(name):
     targets = Targets.from_masks(many(), torch.arange(MANY) % 8)

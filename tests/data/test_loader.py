@@ -215,8 +215,10 @@ def test_wrong_settings_are_refused(tmp_path, wrong, message):
 # Workers and positions
 
 
-def test_workers_change_nothing_and_positions_are_exact(tmp_path):
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_change_nothing_and_positions_are_exact(tmp_path, monkeypatch):
     """One pair of workers for everything that they could break."""
+    monkeypatch.setattr("maskwise.data.loader._cores", lambda: 2)  # also where there is only one
     source = make_files(tmp_path, 20, bad=(7,))
     transform = compose(CHANGES, CopyPaste(source=source))
     settings = {"batch_size": 3, "transform": transform, "seed": 4, "group_by_aspect": True}

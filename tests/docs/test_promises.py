@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "promises.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\d+)\. .+\n((?:(?!## ).*\n?)*)", PAGE, re.MULTILINE))
-TEST = re.compile(r"`(tests/[^`]+)`((?: \((?:slow|browser)\))?)")
+TEST = re.compile(r"`(tests/[^`]+)`((?: \((?:slow|long|browser)\))?)")
 NOT_YET = re.compile(r"^Not yet(?: proven by a test)?: \S.*\.$", re.MULTILINE | re.DOTALL)
 
 
@@ -25,7 +25,7 @@ def known_in(file: str) -> dict[str, str]:
 
 def marker(decorators: list[ast.expr]) -> str:
     names = {ast.unparse(decorator) for decorator in decorators}
-    return next((f" ({kind})" for kind in ("slow", "browser") if f"pytest.mark.{kind}" in names), "")
+    return next((f" ({kind})" for kind in ("slow", "long", "browser") if f"pytest.mark.{kind}" in names), "")
 
 
 def test_all_25_are_there_and_in_order():

@@ -20,7 +20,6 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from maskwise import backbones
 from maskwise.parts import clustering, dense, label_maps
@@ -125,7 +124,7 @@ class Discriminative(nn.Module):
         several = [torch.stack(part).mean() for part in zip(*found or [Terms(none, none, none)], strict=True)]
         variance, distance, regularization = several
         return {
-            "semantic": cfg.semantic_weight * semantic_loss(logits, truth),
+            "semantic": cfg.semantic_weight * label_maps.semantic_loss(logits, truth),
             "variance": cfg.variance_weight * variance,
             "distance": cfg.distance_weight * distance,
             "regularization": cfg.regularization_weight * regularization,
@@ -190,12 +189,6 @@ class Discriminative(nn.Module):
             labels.append(labels[0].new_full(clusters.centres.shape[1:], label))
             centres.append(clusters.centres)
         return owner, torch.cat(labels), torch.cat(centres, 1)
-
-
-def semantic_loss(logits: Float[Tensor, "b c h w"], truth: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:
-    """Cross-entropy of all pixels of the batch that are not ignored."""
-    learned = (truth != IGNORED).sum()
-    return F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum") / learned.clamp(min=1)
 
 
 def build(cfg: Config) -> Discriminative:

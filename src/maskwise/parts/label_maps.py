@@ -1,6 +1,7 @@
 """Maps in which each pixel belongs to one object at most: from ground truth, and from there to instances.
 
-Legend: d channels, n pixels, k objects, h w the picture inside the padding, H W the original.
+Legend: b pictures, c classes and background, d channels, n pixels, k objects, h w the picture inside the padding, H W
+the original.
 """
 
 from typing import NamedTuple
@@ -39,6 +40,12 @@ def classes(owner: Int[Tensor, "h w"], labels: Int[Tensor, " k"], *, background:
     """The class of each pixel; IGNORED stays."""
     names = torch.cat([labels, labels.new_tensor([IGNORED, background])])  # positions -2 and -1
     return names[owner]
+
+
+def semantic_loss(logits: Float[Tensor, "b c h w"], truth: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:
+    """Cross-entropy of all pixels of the batch that are not ignored."""
+    learned = (truth != IGNORED).sum()
+    return F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum") / learned.clamp(min=1)
 
 
 class Pixels(NamedTuple):

@@ -90,7 +90,7 @@ def changed(run: Run[Any], changes: Sequence[str], *, methods: Mapping[str, Entr
 def stretched(schedule: Schedule, epochs: int) -> Schedule:
     """The same in more epochs or fewer: the rate falls after the same share of them."""
     factor = epochs / schedule.epochs
-    return replace(schedule, epochs=epochs, milestones=tuple(m * factor for m in schedule.milestones))
+    return replace(schedule, epochs=epochs, steps=None, milestones=tuple(m * factor for m in schedule.milestones))
 
 
 def _put(stored: Json, place: Sequence[str], value: Json) -> None:

@@ -123,6 +123,8 @@ class Optim:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     epochs: int = 12
+    steps: int | None = None
+    """Of the whole training, in the place of `epochs`; it may end in the middle of one."""
     kind: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[float, ...] = (8, 11)
     """Epochs after which the rate is multiplied by `gamma`."""
@@ -137,6 +139,12 @@ class Schedule:
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
         _at_least("warmup", self.warmup, 0)
+        if self.steps is not None:
+            _at_least("steps", self.steps, 1)
+
+    def total(self, per_epoch: int) -> int:
+        """Steps, where an epoch has so many."""
+        return self.epochs * per_epoch if self.steps is None else self.steps
 
     def factor(self, step: int, per_epoch: int) -> float:
         """What the rate is multiplied by in step 0, 1, ..."""
@@ -149,7 +157,7 @@ class Schedule:
         if self.kind == "step":
             return self.gamma ** sum(step >= milestone * per_epoch for milestone in self.milestones)
         if self.kind == "cosine":
-            done = step / (self.epochs * per_epoch)
+            done = step / self.total(per_epoch)
             return self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2
         return 1.0
 

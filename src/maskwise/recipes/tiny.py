@@ -36,6 +36,7 @@ def _run(method: str, options: type[C]) -> Run[C]:
         norm="batch",
         width=16,
         hidden=32,
+        anchor_scale=2.0,
         anchor_samples=32,
         region_samples=16,
         per_level_train=50,
