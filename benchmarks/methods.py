@@ -67,9 +67,9 @@ class Variant:
 
 
 VARIANTS = {
+    "embed_mask, one margin": Variant(method="embed_mask", options={"margin": "fixed"}),
     "discriminative, nothing pulled": Variant(method="discriminative", options={"variance_weight": 0.0}),
     "spatial_embeddings, one sigma": Variant(method="spatial_embeddings", options={"sigma": "fixed"}),
-    "embed_mask, one margin": Variant(method="embed_mask", options={"margin": "fixed"}),
     "rsis, no skips": Variant(method="rsis", options={"skips": "none"}),
 }
 """What the papers leave out in their tables."""
@@ -77,9 +77,9 @@ UNSUITED = {"deepmask": "a window shows one object of its size, and nuclei have 
 """Methods that are not tried on nuclei, and why."""
 NUCLEI: dict[str, dict[str, Any]] = {
     "two-stage": {"anchor_scale": 4.0, "per_level_train": 500, "per_level_test": 500},
+    "one-stage": {"limits": (16.0, 32.0), "per_level": 500},
     "proposals": {"octaves": (-1.0, -0.5, 0.0, 0.5, 1.0)},
     "grouping": {"min_pixels": 30},
-    "one-stage": {"limits": (32.0,), "per_level": 500},
     "recurrent": {"max_steps": 30},
 }
 NUCLEI["two-stage"] |= {"proposals_train": 300, "proposals_test": 500, "region_samples": 128, "anchor_samples": 256}

@@ -4,23 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from given import Given, pictures
+from given import Given, pictures, targets
 from small import CLASSES, batch, small
 
-from maskwise.masks import Masks
 from maskwise.methods.discriminative import terms
 from maskwise.parts.label_maps import owners
 from maskwise.structures import Targets
 
 MARGINS = {"within": 0.5, "apart": 1.5}
-
-
-def targets(*rows, labels, size=(32, 32), **rest):
-    """One object of the pixels y0:y1, x0:x1 for each row."""
-    masks = torch.zeros(len(rows), *size, dtype=torch.bool)
-    for mask, (y0, y1, x0, x1) in zip(masks, rows, strict=True):
-        mask[y0:y1, x0:x1] = True
-    return Targets.from_masks(Masks.from_dense(masks), torch.tensor(labels), **rest)
 
 
 def told(several, *, spread=0.0, apart=3.0, **options):

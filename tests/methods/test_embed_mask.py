@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from given import pictures
+from given import pictures, targets
 from small import CLASSES, batch, small
 from torch.nn import functional as F
 
@@ -28,14 +28,6 @@ from maskwise.parts.lovasz import hinge
 from maskwise.structures import Targets
 
 TWO = math.log(2)
-
-
-def targets(*rows, labels, size=(32, 32), **rest):
-    """One object of the pixels y0:y1, x0:x1 for each row."""
-    masks = torch.zeros(len(rows), *size, dtype=torch.bool)
-    for mask, (y0, y1, x0, x1) in zip(masks, rows, strict=True):
-        mask[y0:y1, x0:x1] = True
-    return Targets.from_masks(Masks.from_dense(masks), torch.tensor(labels), **rest)
 
 
 def told(several, **options):

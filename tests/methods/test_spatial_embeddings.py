@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from given import Given, pictures
+from given import Given, pictures, targets
 from small import CLASSES, batch, small
 
-from maskwise.masks import Masks
 from maskwise.methods import spatial_embeddings
 from maskwise.methods.spatial_embeddings import FAINT, Config, mask_losses, pairs_that_matter, scale_of
 from maskwise.parts.clustering import likeness
@@ -17,14 +16,6 @@ from maskwise.parts.lovasz import hinge
 from maskwise.structures import Targets
 
 TWO = math.log(2)
-
-
-def targets(*rows, labels, size=(32, 32), **rest):
-    """One object of the pixels y0:y1, x0:x1 for each row."""
-    masks = torch.zeros(len(rows), *size, dtype=torch.bool)
-    for mask, (y0, y1, x0, x1) in zip(masks, rows, strict=True):
-        mask[y0:y1, x0:x1] = True
-    return Targets.from_masks(Masks.from_dense(masks), torch.tensor(labels), **rest)
 
 
 def told(several, *, shift=0.0, sigma=0.5, **options):

@@ -3,9 +3,10 @@
 import math
 from dataclasses import replace
 
+import given
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given as each
 from hypothesis import strategies as st
 from torch import distributed as dist
 
@@ -36,12 +37,8 @@ def here(limits=(16.0,)):
     return locations(FOUR, [8, 16], limits)
 
 
-def targets(*rows, labels=None, size=(32, 32)):
-    """One object of the pixels y0:y1, x0:x1 for each row."""
-    masks = torch.zeros(len(rows), *size, dtype=torch.bool)
-    for mask, (y0, y1, x0, x1) in zip(masks, rows, strict=True):
-        mask[y0:y1, x0:x1] = True
-    return Targets.from_masks(Masks.from_dense(masks), torch.tensor(labels or [0] * len(rows)))
+def targets(*rows, labels=None):
+    return given.targets(*rows, labels=labels or [0] * len(rows))
 
 
 def silent(classes=3, *, logit=-20.0):
@@ -66,7 +63,7 @@ def test_locations_are_the_middles_of_cells():
 corners = st.tuples(st.floats(0, 30), st.floats(0, 30), st.floats(1, 30), st.floats(1, 30))
 
 
-@given(st.lists(corners, min_size=1, max_size=5))
+@each(st.lists(corners, min_size=1, max_size=5))
 def test_boxes_come_back_from_distances(several):
     box = torch.tensor(several)
     box[:, 2:] += box[:, :2]
