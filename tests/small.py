@@ -14,7 +14,10 @@ CLASSES = 8
 TWO_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0}
 TWO_STAGE |= {"per_level_train": 200, "per_level_test": 50, "proposals_train": 100, "proposals_test": 20}
 TWO_STAGE |= {"anchor_scale": 2.0, "region_samples": 64, "max_instances": 10}
-OPTIONS = {"two-stage": TWO_STAGE}
+CASCADE = {"num_classes": CLASSES, "backbone": "resnet18", "head": "layers", "hidden": 64, "mask_hidden": 64}
+CASCADE |= {"min_score": 0.0, "anchor_sizes": (16.0, 32.0), "least_side": 0.0, "boxes_train": 200, "boxes_test": 50}
+CASCADE |= {"proposals_train": 100, "proposals_test": 20, "region_samples": 32, "max_instances": 10}
+OPTIONS = {"two-stage": TWO_STAGE, "cascade": CASCADE}
 """Of each family of methods."""
 
 

@@ -92,17 +92,14 @@ def build(
     """
     places = [stage - 6 for stage in stages]
     source = package(name) if weights == "imagenet" else weights
-    try:
-        network = timm.create_model(
-            name,
-            features_only=True,
-            out_indices=places,
-            pretrained=source == "imagenet",
-            output_stride=16 if dilate else None,
-            **_start(name, norm),
-        )
-    except OSError as error:  # what all ways of having no network are
-        raise ValueError(_unreachable(name, error)) from error
+    network = _create(
+        name,
+        features_only=True,
+        out_indices=places,
+        pretrained=source == "imagenet",
+        output_stride=16 if dilate else None,
+        **_start(name, norm),
+    )
     if isinstance(source, Path):
         load(network, tensor_files.read(source), source=str(source))
     norms.replace(network, norm)
@@ -126,6 +123,29 @@ def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None, st
     return alone.network.get_submodule("layer4")
 
 
+def linear_layers(name: Name, *, weights: Weights = None) -> nn.Module:
+    """The layers of VGG between its last features, 7 x 7 cells of 512 channels, and its classes: 4096 channels."""
+    if not name.startswith("vgg"):
+        raise ValueError(f"only VGG has linear layers before its classes; got {name!r}")
+    whole = _create(name, pretrained=weights == "imagenet")
+    layers = whole.get_submodule("pre_logits")
+    if isinstance(weights, Path):
+        state, wanted = tensor_files.read(weights), layers.state_dict()
+        named = {key: _of_layers(state, key, source=str(weights)) for key in wanted}
+        layers.load_state_dict({key: value.reshape(wanted[key].shape) for key, value in named.items()})
+    return layers
+
+
+def _of_layers(state: State, key: str, *, source: str) -> Tensor:
+    """As timm calls the layers, or torchvision."""
+    layer, _, kind = key.partition(".")
+    names = (f"pre_logits.{key}", f"classifier.{ {'fc1': 0, 'fc2': 3}[layer] }.{kind}")
+    for name in names:
+        if name in state:
+            return state[name]
+    raise ValueError(f"{source} lacks {' and '.join(names)}")
+
+
 # --- weights
 
 
@@ -138,6 +158,13 @@ def package(name: Name) -> Path | Literal["imagenet"]:
     if len(files) != 1:
         raise ValueError(f"expected one file models/*.pth in the package of {name}, found {len(files)}")
     return files[0]
+
+
+def _create(name: Name, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, **options)
+    except OSError as error:  # what all ways of having no network are
+        raise ValueError(_unreachable(name, error)) from error
 
 
 def _unreachable(name: Name, error: OSError) -> str:

@@ -7,6 +7,8 @@ from small import batch, small
 from maskwise.methods import METHODS
 
 STEPS = 60
+OPTIONS = {"two-stage": {"norm": "batch", "width": 64, "hidden": 128}, "cascade": {"norm": "batch", "hidden": 128}}
+"""Of each family of methods."""
 
 
 def trained(model, images, targets, *, steps=STEPS):
@@ -34,7 +36,7 @@ def overlaps(found, targets):
 @pytest.mark.parametrize("name", METHODS)
 def test_two_scenes_are_learned_by_heart(name):
     images, targets = batch(size=(96, 96), objects=(3, 3), radius=(12, 20), overlap=0.0)
-    model = trained(small(name, norm="batch", width=64, hidden=128), images, targets)
+    model = trained(small(name, **OPTIONS[METHODS[name].family]), images, targets)
     found = model.predict(images)
     assert torch.cat([overlaps(f, t) for f, t in zip(found, targets, strict=True)]).mean() > 0.8
 

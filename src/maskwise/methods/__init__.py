@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import mask_rcnn, ms_rcnn, panet
+from maskwise.methods import mask_rcnn, mnc, ms_rcnn, panet
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -21,7 +21,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage"]
+    family: Literal["two-stage", "cascade"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -51,5 +51,13 @@ METHODS = {
         family="two-stage",
         config=panet.Config,
         build=panet.build,
+    ),
+    "mnc": Entry(
+        title="Multi-task Network Cascades",
+        year=2016,
+        venue="CVPR",
+        family="cascade",
+        config=mnc.Config,
+        build=mnc.build,
     ),
 }
