@@ -85,6 +85,7 @@ def build(
     """A backbone that gives the feature maps of `stages`.
 
     dilate: C5 keeps the stride of C4, and dilates its convolutions instead.
+    stages: those after the last are not trained; most networks come without them.
     frozen: the stem and the stages up to this one are not trained (2 in the published recipes from ImageNet weights).
     deformable: stages whose 3x3 convolutions become deformable.
     stride_first: bottlenecks have their stride in the first convolution, as the first ResNets did, and not in the 3x3.
@@ -109,7 +110,7 @@ def build(
     if deformable:
         deform(parts[stage] for stage in deformable)
     for stage, modules in parts.items():
-        modules.requires_grad_(stage > frozen)
+        modules.requires_grad_(frozen < stage <= max(stages))
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None
     return Backbone(network, stages=stages, frozen=frozen, mean=mean or cfg.mean, std=std or cfg.std)

@@ -11,11 +11,12 @@ outside counted, and not on pixels; box offsets are predicted for objects only (
 stay where they are); no dropout. Coordinates are continuous. At prediction, masks that vote are drawn once, in the
 original picture, and the boxes are those of box regression, which the paper finds better than boxes around the masks.
 Features are read as the authors' program does it: corners rounded to whole cells with a gradient as if they were not,
-and that gradient limited for each coordinate; four even points a bin.
+and that gradient limited for each offset; four even points a bin.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -93,7 +94,8 @@ class Config:
 POSITIVES, NEAR = 0.3, 0.85
 """Share of regions with an object, at most; and of the others, share of those that touch one (IoU 0.1 to 0.5)."""
 MOST_GRADIENT = 1 / 512
-"""Of a coordinate of a box: far regions of a steep map would throw boxes about."""
+"""Of an offset, over the pictures of a batch: half of what the RPN's own loss says to it. With more, proposals flee to
+where nothing can be mistaken."""
 CONVENTION = Convention(rpn_beta=1 / 9, box_beta=1.0)
 
 
@@ -132,7 +134,7 @@ class MNC(nn.Module):
         proposals = self.rpn.propose(found, images.sizes, per_level=cfg.boxes_train, keep=cfg.proposals_train)
         losses = self.rpn.loss(found, objects, total=cfg.anchor_samples)
         truth = list(zip(objects, crowds, strict=True))
-        regions = [draw(cfg, self.passed(p), *t) for p, t in zip(proposals, truth, strict=True)]
+        regions = [draw(cfg, p, *t) for p, t in zip(self.passed(proposals), truth, strict=True)]
         first, seen = self.learn(x, regions, objects)
         if cfg.stages == 3:
             return losses | first
@@ -205,19 +207,28 @@ class MNC(nn.Module):
         own = offsets[torch.arange(len(labels), device=labels.device), torch.where(known, labels, 0)]
         own = torch.where(known[:, None], own, 0).float().split(counts)
         moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(own, where, strict=True)]
-        return [self.passed(boxes.clip(m, size)) for m, size in zip(moved, images.sizes, strict=True)]
+        return self.passed([boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)])
 
-    def passed(self, several: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """From one stage to the next, with a gradient of limited size or with none."""
+    def passed(self, several: Sequence[Float[Tensor, "_ 4"]]) -> list[Float[Tensor, "_ 4"]]:
+        """Boxes of each picture from one stage to the next, with a gradient of limited size or with none."""
         if not self.cfg.box_gradient:
-            return several.detach()
-        if several.requires_grad:
-            several.register_hook(lambda gradient: gradient.clamp(-MOST_GRADIENT, MOST_GRADIENT))
-        return several
+            return [s.detach() for s in several]
+        for s in several:
+            if s.requires_grad:
+                s.register_hook(partial(limited, sides=boxes.sides(s.detach()), most=MOST_GRADIENT / len(several)))
+        return list(several)
 
 
 def build(cfg: Config) -> MNC:
     return MNC(cfg)
+
+
+def limited(gradient: Float[Tensor, "n 4"], *, sides: Float[Tensor, "n 2"], most: float) -> Float[Tensor, "n 4"]:
+    """That of corners, so that what comes to the offsets of centres and of logarithms of sides is no more than this."""
+    low, high = gradient[:, :2], gradient[:, 2:]
+    most = most / sides.clamp(min=1)
+    centre, side = (low + high).clamp(-most, most), ((high - low) / 2).clamp(-most, most)
+    return torch.cat([centre / 2 - side, centre / 2 + side], 1)
 
 
 # --- what is learned from

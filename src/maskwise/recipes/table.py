@@ -26,7 +26,9 @@ RECIPES: dict[str, Recipe] = {
     "mask_rcnn_scenes": scenes.mask_rcnn_scenes,
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
     "panet_scenes": scenes.panet_scenes,
+    "mnc_scenes": scenes.mnc_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
     "tiny_panet": tiny.tiny_panet,
+    "tiny_mnc": tiny.tiny_mnc,
 }

@@ -7,10 +7,12 @@ from typing import TypeVar
 
 from maskwise.data.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip
-from maskwise.methods import mask_rcnn, ms_rcnn, panet
+from maskwise.methods import mask_rcnn, mnc, ms_rcnn, panet
 from maskwise.recipes.run import Data, Optim, Run, Schedule, Synthetic, Watch
 
 C = TypeVar("C", bound=mask_rcnn.Config)
+Options = TypeVar("Options")
+SCENES = Scenes(size=(64, 64), count=(1, 3))
 
 
 def tiny_mask_rcnn() -> Run[mask_rcnn.Config]:
@@ -28,10 +30,31 @@ def tiny_panet() -> Run[panet.Config]:
     return _run("panet", panet.Config)
 
 
+def tiny_mnc() -> Run[mnc.Config]:
+    """MNC on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
+    config = mnc.Config(
+        num_classes=len(SCENES.categories),
+        backbone="resnet18",
+        norm="batch",
+        head="layers",
+        hidden=32,
+        mask_hidden=32,
+        anchor_sizes=(16.0, 32.0),
+        anchor_samples=32,
+        region_samples=16,
+        least_side=0.0,
+        boxes_train=50,
+        boxes_test=50,
+        proposals_train=30,
+        proposals_test=20,
+        max_instances=10,
+    )
+    return _on_scenes("mnc", config)
+
+
 def _run(method: str, options: type[C]) -> Run[C]:
-    scenes = Scenes(size=(64, 64), count=(1, 3))
     config = options(
-        num_classes=len(scenes.categories),
+        num_classes=len(SCENES.categories),
         backbone="resnet18",
         norm="batch",
         width=16,
@@ -44,7 +67,11 @@ def _run(method: str, options: type[C]) -> Run[C]:
         proposals_test=20,
         max_instances=10,
     )
-    source = Synthetic(scenes=scenes, train=8, val=4)
+    return _on_scenes(method, config)
+
+
+def _on_scenes(method: str, config: Options) -> Run[Options]:
+    source = Synthetic(scenes=SCENES, train=8, val=4)
     return Run(
         method=method,
         config=config,
