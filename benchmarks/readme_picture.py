@@ -1,16 +1,19 @@
-"""Draw docs/pictures/scenes.png, the picture of the README: scenes in every mode, with their exact masks."""
+"""Draw the pictures of README and docs: what the model in the box finds in the examples, and scenes in every mode."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+import maskwise
 from maskwise.data.scenes import Scene, Scenes
 from maskwise.draw import Picture, contact_sheet, overlay
 
 CELL = 285
-FILE = Path(__file__).parents[1] / "docs" / "pictures" / "scenes.png"
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
 SCENES = Scenes(size=(CELL, CELL), noise=1.5, clutter=0.4)
 
 
@@ -37,14 +40,29 @@ def cells() -> Iterator[tuple[Picture, str]]:
     yield overlay(scene.pixels, scene.targets, people.categories, colours="part", labels=False), "parts and keypoints"
 
 
-def main() -> None:
-    pictures, captions = zip(*cells(), strict=True)
-    sheet = contact_sheet(pictures, captions, columns=4, cell=CELL)
+def nuclei() -> Iterator[tuple[Picture, str]]:
+    """Cut to a square, each beside the masks of the model in the box."""
+    model = maskwise.load("nuclei")
+    for name in ("stained", "fluorescence"):
+        pixels = maskwise.read_image(ROOT / "examples" / "nuclei" / f"{name}.png")[:256, :256]
+        result = model.predict(np.ascontiguousarray(pixels))
+        yield pixels, name
+        yield result.plot(colours="quality", labels=False, fill=0.25, zoom=2), f"{len(result)} nuclei, by quality"
+
+
+def write(name: str, several: Iterator[tuple[Picture, str]], *, columns: int) -> None:
+    pictures, captions = zip(*several, strict=True)
+    sheet = contact_sheet(pictures, captions, columns=columns, cell=CELL)
     full = Image.fromarray(sheet)
     palette = full.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=2)
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(FILE, optimize=True)
-    print(f"{FILE.name}: {sheet.shape[1]} x {sheet.shape[0]}, {FILE.stat().st_size / 1000:.0f} kB")
+    file = PICTURES / name
+    full.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(file, optimize=True)
+    print(f"{file.name}: {sheet.shape[1]} x {sheet.shape[0]}, {file.stat().st_size / 1000:.0f} kB")
+
+
+def main() -> None:
+    write("nuclei.png", nuclei(), columns=4)
+    write("scenes.png", cells(), columns=4)
 
 
 if __name__ == "__main__":

@@ -17,15 +17,23 @@ TWO_STAGE |= {"anchor_scale": 2.0, "region_samples": 64, "max_instances": 10}
 CASCADE = {"num_classes": CLASSES, "backbone": "resnet18", "head": "layers", "hidden": 64, "mask_hidden": 64}
 CASCADE |= {"min_score": 0.0, "anchor_sizes": (16.0, 32.0), "least_side": 0.0, "boxes_train": 200, "boxes_test": 50}
 CASCADE |= {"proposals_train": 100, "proposals_test": 20, "region_samples": 32, "max_instances": 10}
-OPTIONS = {"two-stage": TWO_STAGE, "cascade": CASCADE}
+PROPOSALS = {"backbone": "resnet18", "stage": 3, "patch": 64, "width": 16, "code": 64, "hidden": 64, "mask_side": 16}
+PROPOSALS |= {"drawn_side": 32, "octaves": (-1.0, 0.0, 1.0), "threshold": 0.5, "max_instances": 10}
+GROUPING = {"num_classes": CLASSES, "width": 32, "min_pixels": 10}
+OPTIONS = {"two-stage": TWO_STAGE, "cascade": CASCADE, "proposals": PROPOSALS, "grouping": GROUPING}
 """Of each family of methods."""
+OF_METHOD: dict[str, dict[str, Any]] = {
+    "discriminative": {"backbone": "resnet18", "dimensions": 4, "leftover": 20},
+    "spatial_embeddings": {"unit": 64.0, "sigma_start": 0.4, "candidate": 0.3, "threshold": 0.5, "min_pixels": 60},
+}
+"""And of single ones."""
 
 
 def build(name: str, **options) -> Method:
     """A method of random weights, the same each time; in training."""
     torch.manual_seed(0)
     entry = METHODS[name]
-    return entry.build(entry.config(**OPTIONS[entry.family] | options))
+    return entry.build(entry.config(**OPTIONS[entry.family] | OF_METHOD.get(name, {}) | options))
 
 
 def small(name: str, **options) -> Method:

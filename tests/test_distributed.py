@@ -129,7 +129,15 @@ class Still(Tiny):
         fresh = Tiny(self.config).eval()
         return fresh.predict(images)
 
-kinds = {"blind": Blind, "merged": Still, "nan": Means}
+class Staged(Tiny):
+    "Learns masks first and classes then."
+    def on_step(self, step, total):
+        self.learned = "mask" if step < total / 2 else "class"
+    def forward(self, images, targets):
+        losses = super().forward(images, targets)
+        return {name: v if name == self.learned else v.detach() for name, v in losses.items()}
+
+kinds = {"staged": Staged, "blind": Blind, "merged": Still, "nan": Means}
 methods = {"tiny": replace(METHODS["tiny"], build=kinds.get(case, Tiny))}
 config = Config()
 if case == "fails" and rank == 1:
@@ -153,7 +161,7 @@ def free_port() -> int:
 def start(folder: Path, case: str, *, size: int = 2, **more: str) -> list[subprocess.Popen[str]]:
     shared = {
         **os.environ,
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
         **({"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if size > 1 else {}),
@@ -203,6 +211,13 @@ def test_no_number_on_one_rank_and_no_object_on_one_rank(tmp_path):
     for case in ("nan", "blind"):
         weights = load_file(tmp_path / case / "weights" / "last.safetensors")
         assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_a_part_of_a_model_may_be_left_alone_for_a_while(tmp_path):
+    """Two epochs of two steps: each process waits for no gradient that does not come."""
+    results = finish(start(tmp_path / "run", "staged", EPOCHS="2"))
+    assert [code for code, _ in results] == [0, 0], results
+    assert (tmp_path / "run" / "weights" / "last.safetensors").exists()
 
 
 def _fails(folder: Path, rank: int) -> None:

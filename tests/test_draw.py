@@ -9,7 +9,7 @@ from PIL import ImageDraw
 
 from maskwise.categories import Categories
 from maskwise.data.scenes import Scenes
-from maskwise.draw import PALETTE, PAPER, colour, contact_sheet, overlay
+from maskwise.draw import PALETTE, PAPER, QUALITY, colour, contact_sheet, overlay
 from maskwise.masks import Masks
 from maskwise.rle import Window
 from maskwise.structures import Instances, Targets
@@ -109,6 +109,21 @@ def test_small_objects_lie_on_top_of_large_ones() -> None:
     windows = [block(20, 20, 5, 5), block(5, 5, 40, 40)]
     drawn = overlay(grey(50, 50), truth(windows, (50, 50)), NAMES, labels=False, fill=1.0)
     assert (drawn[22, 22] == PALETTE[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("quality", "tone"),
+    [(0.1, QUALITY[0]), (0.5, QUALITY[0]), (0.75, QUALITY[1]), (0.875, (138, 160, 130)), (1.0, QUALITY[2])],
+)
+def test_colours_by_quality(quality: float, tone: tuple[int, int, int]) -> None:
+    instances = found([block(0, 0, 5, 5)], (50, 50), [0.9], quality)
+    drawn = overlay(grey(50, 50), instances, NAMES, labels=False, fill=1.0, colours="quality")
+    assert np.abs(np.subtract(drawn[2, 2], tone, dtype=int)).max() <= 1
+
+
+def test_the_truth_has_no_quality() -> None:
+    with pytest.raises(ValueError, match="no quality to draw"):
+        overlay(grey(9, 9), Targets.none((9, 9)), NAMES, colours="quality")
 
 
 def test_colours_by_class_and_by_track() -> None:

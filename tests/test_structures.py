@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,17 @@ def test_a_batch_pads_to_one_size_and_remembers_each():
     assert images.scale(0) == (2.0, 2.0)
     assert images.inside().sum((1, 2)).tolist() == [20 * 50, 33 * 10]
     assert (images.pixels[:, 0] == images.inside()).all()
+
+
+def test_what_one_method_found_is_proposed_to_another_in_the_coordinates_of_its_pictures():
+    """A picture of 40 x 100 that is shown at half its sides."""
+    images = Images.batch([torch.ones(3, 20, 50)], originals=[(40, 100)])
+    found = replace(instances([0.9, 0.5, 0.3]), boxes=torch.tensor([[10.0, 20, 30, 40]]).repeat(3, 1))
+    proposed = images.proposing([found], most=2)
+    assert proposed.proposals[0].tolist() == [[5, 10, 15, 20]] * 2
+    assert len(images.proposing([found]).proposals[0]) == 3
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        images.proposing([found, found])
 
 
 def test_padding_is_zero_after_normalisation():

@@ -84,6 +84,10 @@ class Categories:
         return cls(**{k: _tuples(v) for k, v in stored.items()})
 
 
+OBJECT = Categories(names=("object",))
+"""Of methods that find objects whatever they are, and of data whose classes are taken as one."""
+
+
 def _some(values: Iterable[object], most: int = 12) -> str:
     shown = [str(v) for v in values]
     return ", ".join(shown[:most]) + (f" ... ({len(shown)} in all)" if len(shown) > most else "")

@@ -22,6 +22,8 @@ Picture = UInt8[np.ndarray, "h w 3"]
 Resized = UInt8[np.ndarray, "h2 w2 3"]
 Colour = tuple[int, int, int]
 
+QUALITY = ((213, 45, 30), (245, 200, 60), (30, 120, 200))
+"""Of bad masks, of middling and of good ones."""
 PALETTE: tuple[Colour, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -56,7 +58,7 @@ def overlay(
     found: Targets | Instances,
     categories: Categories,
     *,
-    colours: Literal["instance", "class", "part"] = "instance",
+    colours: Literal["instance", "class", "part", "quality"] = "instance",
     fill: float = 0.4,
     contour: bool = True,
     labels: bool = True,
@@ -68,7 +70,8 @@ def overlay(
     `fill` is how opaque masks are; 0 leaves their contours alone. Crowds are hatched. A label says the class, then of
     what was found its score and, where a method predicts it, the quality; it is left out where no place is free.
     An object keeps its colour in all frames of a clip. `part` colours and draws the parts of objects instead of the
-    objects. `zoom` enlarges the result, so that labels fit on small pictures.
+    objects; `quality` goes from red, an IoU of .5, over yellow to blue. `zoom` enlarges the result, so that labels fit
+    on small pictures.
     """
     if pixels.shape[:2] != tuple(found.masks.size):
         raise ValueError(f"masks for a picture of {found.masks.size}, this one is {pixels.shape[:2]}")
@@ -141,6 +144,11 @@ def _layer(found: Targets | Instances, colours: str) -> _Layer:
         parts = found.parts
         tones = [colour(label) for label in parts.labels.tolist()]
         return _Layer(parts.masks, tones, [False] * len(tones), list(range(len(tones))))
+    if colours == "quality":
+        if isinstance(found, Targets):
+            raise ValueError("the truth has no quality to draw")
+        tones = [_of_quality(value) for value in found.quality.tolist()]
+        return _Layer(found.masks, tones, [False] * len(tones), found.mask_scores.argsort(stable=True).tolist())
     keys = found.labels if colours == "class" else found.tracks
     numbers = list(range(len(found))) if keys is None else keys.tolist()
     if isinstance(found, Instances):
@@ -148,6 +156,15 @@ def _layer(found: Targets | Instances, colours: str) -> _Layer:
     else:
         crowd, rank = found.crowd.tolist(), -found.masks.area()
     return _Layer(found.masks, [colour(n) for n in numbers], crowd, rank.argsort(stable=True).tolist())
+
+
+def _of_quality(value: float) -> Colour:
+    """Colours that the colour-blind tell apart, too."""
+    place = min(max(2 * value - 1, 0.0), 1.0) * (len(QUALITY) - 1)
+    first = min(int(place), len(QUALITY) - 2)
+    share = place - first
+    r, g, b = (round(low + share * (high - low)) for low, high in zip(QUALITY[first], QUALITY[first + 1], strict=True))
+    return r, g, b
 
 
 def _fill(canvas: Picture, window: Window, tone: Colour, opacity: float, *, hatched: bool) -> None:

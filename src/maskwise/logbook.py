@@ -1,6 +1,7 @@
 """What a run writes down while it trains: numbers as JSON lines and CSV, failures, the environment, lines for people.
 
 run.json  environment.json  metrics.jsonl  metrics.csv  failures.jsonl  refused.jsonl  log.txt
+split.json, where pictures were held out
 weights/best.safetensors  weights/last.safetensors  state/000012/ ...
 eval/report.json  eval/results.json, both of the best weights
 """
@@ -29,7 +30,7 @@ from maskwise.version import __version__
 
 Row = Mapping[str, Any]
 
-REPORT, RESULTS = "eval/report.json", "eval/results.json"
+REPORT, RESULTS, SPLIT = "eval/report.json", "eval/results.json", "split.json"
 
 
 def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
@@ -154,6 +155,8 @@ class Logbook:
         """What matters in a line for people, the classes to log.txt."""
         told = {"box AP": found.boxes.numbers["AP"], "mask AP": found.masks.numbers["AP"]}
         told["AP50"] = found.masks.numbers["AP50"]
+        if found.proposals is not None:
+            told |= {name: found.proposals.numbers[name] for name in ("AR10", "AR100", "AR1000")}
         if found.keypoints is not None:
             told["keypoint AP"] = found.keypoints.numbers["AP"]
         self.line(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))

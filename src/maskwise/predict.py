@@ -79,7 +79,7 @@ class Result:
     def plot(
         self,
         *,
-        colours: Literal["instance", "class"] = "instance",
+        colours: Literal["instance", "class", "quality"] = "instance",
         fill: float = 0.4,
         contour: bool = True,
         labels: bool = True,

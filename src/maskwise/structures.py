@@ -56,6 +56,12 @@ class Images:
         proposals = None if self.proposals is None else tuple(p.to(device) for p in self.proposals)
         return replace(self, pixels=self.pixels.to(device), proposals=proposals)
 
+    def proposing(self, found: "Sequence[Instances]", *, most: int | None = None) -> "Images":
+        """The same with the boxes of what another method found, the best first, to be judged anew."""
+        scales = [self.scale(i) for i in range(len(self))]
+        shrunk = [f.boxes[:most] / f.boxes.new_tensor([x, y, x, y]) for f, (x, y) in zip(found, scales, strict=True)]
+        return replace(self, proposals=tuple(boxes.to(self.pixels.device) for boxes in shrunk))
+
     def scale(self, i: int) -> tuple[float, float]:
         """By what x and y of picture i are multiplied to get coordinates of the original."""
         (h, w), (height, width) = self.sizes[i], self.originals[i]

@@ -40,7 +40,7 @@ from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import judged
 from maskwise.evaluate.validation import Validation, image_id, results, validation
-from maskwise.logbook import REPORT, RESULTS, Logbook, environment, prepare
+from maskwise.logbook import REPORT, RESULTS, SPLIT, Logbook, environment, prepare
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.progress import Progress
 from maskwise.recipes.run import Files, Run, differences
@@ -135,7 +135,7 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     reproducible.seed(run.seed)
     run = run.fitted(found.categories)
     model = synchronised(world, _module(methods, run).to(on), on)
-    wrapped = model if world.size == 1 else DistributedDataParallel(model, [on] if on.type == "cuda" else None)
+    wrapped = model if world.size == 1 else _averaging(model, on)
     learned = _batches(run, found.train, folder, world, on)
     reproducible.seed(run.seed + world.rank)
     total = run.schedule.epochs * math.ceil(len(learned) / optim.accumulate)
@@ -153,6 +153,13 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
         folder=folder,
         book=Logbook(folder, writes=world.is_main, total=total, tensorboard=run.watch.tensorboard),
         progress=Progress(),
+    )
+
+
+def _averaging(model: nn.Module, on: torch.device) -> nn.Module:
+    """Gradients of all ranks. A model that is told the step may leave a part of it alone for a while."""
+    return DistributedDataParallel(
+        model, [on] if on.type == "cuda" else None, find_unused_parameters=hasattr(model, "on_step")
     )
 
 
@@ -394,6 +401,8 @@ def _save(t: _Training) -> None:
 def _describe(t: _Training) -> None:
     t.book.json("run.json", t.run.to_json())
     t.book.json("environment.json", environment(t.world.size))
+    if t.sources.split is not None:
+        t.book.json(SPLIT, t.sources.split)
 
 
 def _resume(t: _Training) -> None:
@@ -423,4 +432,6 @@ def _changed(t: _Training) -> list[str]:
     if stored.get("method") == t.run.method:
         stored = Run.from_json(stored, {t.run.method: type(t.run.config)}).to_json()
     found = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(t.run.to_json())))
+    if t.sources.split is not None and t.sources.split != json.loads((t.folder / SPLIT).read_bytes()):
+        found.append(f"the pictures: they are not those that {SPLIT} names")
     return [line for line in found if line.partition(":")[0] not in OF_NO_WEIGHT]

@@ -19,6 +19,25 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 NEVER_LEARN: dict[str, dict[str, str]] = {}
 """Of a method, parameters (a pattern) that get no gradient though there are objects, and why."""
 
+FROM_ZERO = {
+    "discriminative": "timm begins the last norm of each residual block at zero, where norms learn",
+    "spatial_embeddings": "the last layer of offsets and sigmas begins at zero, as published",
+}
+"""Methods with layers whose weights are zero at first, and which: what is before them learns from the second step."""
+
+MAY_VANISH: dict[str, dict[str, str]] = {
+    "discriminative": {
+        "variance": "nothing is pulled that is within the margin, and new networks give all pixels about the same",
+        "distance": "objects are pushed from others of their class in their picture, where there are any",
+    },
+    "spatial_embeddings": {"smooth": "a new network gives all pixels the same sigma, as published"},
+}
+"""Losses of a method that may be zero though there are objects, and when."""
+
+BOXES_OF_MASKS = {"grouping": 0.9, "proposals": 0.8}
+"""Families that predict no boxes: they are those of the masks, and of these drawn larger true to a pixel; and the least
+IoU of masks with themselves drawn larger, which are ragged without training."""
+
 
 def promise(test: Callable[..., None]) -> Callable[..., None]:
     """For each method. An exception that turns out to hold is an error too."""
@@ -72,6 +91,11 @@ def learn(model, images, targets):
     return losses
 
 
+def idle(model):
+    """Parameters without a gradient, or with one of zeros."""
+    return {n for n, p in trainable(model).items() if p.grad is None or not p.grad.any()}
+
+
 def trainable(model):
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
@@ -80,9 +104,13 @@ def trainable(model):
 def test_objects_teach_every_parameter(name):
     model = small(name)
     learn(model, *batch())
-    idle = {n for n, p in trainable(model).items() if p.grad is None or not p.grad.any()}
     excepted = {n for n in trainable(model) for pattern in NEVER_LEARN.get(name, {}) if re.fullmatch(pattern, n)}
-    assert idle == excepted
+    if name in FROM_ZERO:
+        assert idle(model) != excepted
+        torch.optim.SGD(model.parameters(), lr=0.01).step()
+        model.zero_grad()
+        learn(model, *batch())
+    assert idle(model) == excepted
     assert all(p.grad.isfinite().all() for p in trainable(model).values())
 
 
@@ -101,7 +129,8 @@ def test_unusual_pictures_give_losses_and_a_gradient_for_everything(name, case):
 def test_pictures_of_different_sizes_are_learned_from_together(name):
     (one, first), (other, second) = batch(count=1), batch(size=(40, 50), count=1)
     losses = learn(small(name), Images.batch([one.pixels[0], other.pixels[0, :, :40, :50]]), [*first, *second])
-    assert all(value > 0 for value in losses.values())
+    assert all(value >= 0 for value in losses.values())
+    assert {n for n, value in losses.items() if value == 0} <= MAY_VANISH.get(name, {}).keys()
 
 
 @promise
@@ -116,7 +145,9 @@ def test_half_the_precision_gives_almost_the_same_losses(name):
     whole, model = learn(small(name), images, targets), small(name)
     with torch.autocast("cpu", torch.bfloat16):
         half = learn(model, images, targets)
-    assert {n: v.item() for n, v in half.items()} == pytest.approx({n: v.item() for n, v in whole.items()}, rel=0.02)
+    assert {n: v.item() for n, v in half.items()} == pytest.approx(
+        {n: v.item() for n, v in whole.items()}, rel=0.02, abs=1e-9
+    )
     assert all(p.grad.isfinite().all() for p in trainable(model).values())
 
 
@@ -145,7 +176,13 @@ def test_a_larger_original_has_the_same_instances_larger(name):
     images, _ = batch(count=1)
     model = small(name).eval()
     one, twice = model.predict(images)[0], model.predict(replace(images, originals=((128, 192),)))[0]
-    torch.testing.assert_close(twice.boxes, 2 * one.boxes)
+    if METHODS[name].family in BOXES_OF_MASKS:
+        torch.testing.assert_close(twice.boxes, twice.masks.boxes())
+        torch.testing.assert_close(twice.boxes, 2 * one.boxes, rtol=0, atol=2)
+        least = BOXES_OF_MASKS[METHODS[name].family]
+        assert one.masks.resize((128, 192)).iou(twice.masks).diagonal().mean() > least
+    else:
+        torch.testing.assert_close(twice.boxes, 2 * one.boxes)
     torch.testing.assert_close(twice.mask_scores, one.mask_scores)
     assert 3 < twice.masks.area().sum() / one.masks.area().sum() < 5
 
@@ -210,7 +247,7 @@ def test_exceptions_name_what_exists_and_say_why():
     for method, test in EXCEPTIONS:
         assert method in METHODS
         assert test in globals()
-    assert NEVER_LEARN.keys() <= METHODS.keys()
+    assert NEVER_LEARN.keys() | FROM_ZERO.keys() | MAY_VANISH.keys() <= METHODS.keys()
     assert all(len(reason) > 20 for reason in EXCEPTIONS.values())
 
 

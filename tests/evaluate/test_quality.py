@@ -107,6 +107,16 @@ def test_the_oracle_leaves_what_hits_nothing_where_it_was_ranked(rle, predicted,
     assert numbers["AP_by_mask_score"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_hits_are_judged_by_their_masks_alone(comparison_of):
+    """Three of IoU 1, .8 and .6 with scores in the wrong order, and two on nothing with low ones."""
+    objects = [(slice(10 * i, 10 * i + 10), 0, False) for i in range(3)]
+    found = [(slice(0, 10), 0, 0.7), (slice(10, 18), 0, 0.8), (slice(20, 26), 0, 0.9)]
+    numbers = quality(comparison_of((objects, [*found, (slice(30, 33), 0, 0.1), (slice(35, 40), 0, 0.2)]))).numbers
+    assert numbers["spearman_of_hits_score"] == pytest.approx(-1)
+    assert numbers["spearman_score"] > 0
+    assert (numbers["detections"], numbers["hits"]) == (5, 3)
+
+
 def test_a_quality_upside_down_is_seen(data_set):
     truth, results = data_set(4, images=12, crowd=0, ties=False)
     numbers = quality(compare(truth, with_quality(truth, results, lambda iou: 1 - iou))).numbers

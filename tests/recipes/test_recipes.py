@@ -11,6 +11,7 @@ from maskwise.recipes.run import Files, Run, Schedule, differences
 from maskwise.recipes.stored import from_json
 from maskwise.recipes.table import RECIPES
 
+WRITTEN = [name for name in RECIPES if name != "own"]  # which looks at the data first: see test_own.py
 CONFIGS = {name: entry.config for name, entry in METHODS.items()}
 
 
@@ -28,7 +29,7 @@ def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name):
     assert "maskwise train" in whole, "the command is to be read beside it"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_a_recipe_is_a_whole_run_that_comes_back_from_json(name):
     run = built(name)
     assert isinstance(run.config, CONFIGS[run.method])

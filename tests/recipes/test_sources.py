@@ -6,9 +6,12 @@ import torch
 from pictures import write_scenes
 from tiny_method import METHODS, Tiny, tiny_run
 
+from maskwise.data.scenes import Scenes
 from maskwise.data.source import FileSource
+from maskwise.evaluate.structures import truth_of
+from maskwise.model import load
 from maskwise.recipes.coco import MIRRORED
-from maskwise.recipes.run import Data, Files
+from maskwise.recipes.run import Data, Files, Schedule, Synthetic
 from maskwise.recipes.sources import opened_split, sources
 from maskwise.recipes.table import RECIPES
 from maskwise.train import train
@@ -78,3 +81,34 @@ def test_the_best_weights_can_be_those_of_the_best_keypoints(people, tmp_path):
     assert path.name == "best.safetensors"
     assert report["keypoints"]["AP"] == 0
     assert "val/keypoints_AP" in (tmp_path / "run" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("kind", ["files", "scenes"])
+def test_all_classes_may_be_learned_as_one(kind, tmp_path):
+    made = Synthetic(scenes=Scenes(size=(40, 48), count=(2, 4)), train=3, val=2)
+    source = Files(path=str(write_scenes(tmp_path / "data", train=3, val=2))) if kind == "files" else made
+    told, one = sources(Data(source=source)), sources(Data(source=source, as_one=True))
+    assert one.categories.names == ("object",)
+    assert any(told.train[i].targets.labels.any() for i in range(3))
+    for before, after in ((told.train, one.train), (told.val, one.val)):
+        assert [before.size(i) for i in range(len(before))] == [after.size(i) for i in range(len(after))]
+        for i in range(len(before)):
+            assert torch.equal(before[i].targets.boxes, after[i].targets.boxes)
+            assert not after[i].targets.labels.any()
+            assert not truth_of(after, i).labels.any()
+
+
+def test_proposals_are_judged_by_their_recall_also_on_data_of_many_classes(tmp_path):
+    """Training as one class; then `maskwise val` on the same files, which have many."""
+    run = replace(RECIPES["tiny_deepmask"](), schedule=Schedule(epochs=1, warmup=0))
+    data = write_scenes(tmp_path / "data", train=4, val=2)
+    run = replace(run, data=replace(run.data, source=Files(path=str(data))))
+    path = train(run, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "eval" / "report.json").read_text())
+    assert path.name == "best.safetensors"
+    assert {"AR10", "AR100", "AR1000", "AUC"} <= report["proposals"].keys()
+    model = load(path, device="cpu")
+    assert model.categories.names == ("object",)
+    again = model.val(data, split="val").to_json()
+    assert again["proposals"] == report["proposals"]
+    assert [row["name"] for row in again["classes"]] == ["object"]

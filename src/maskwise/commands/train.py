@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 STUCK, INCOMPLETE = 1, 3
 """Exit codes where training could not go on, and where some pictures could not be read."""
 
+OWN = "own"
+"""The recipe that is chosen for the data."""
+
 _HINT = "(default: as in the recipe)"
 Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=_HINT)]
 Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint=_HINT)]
@@ -31,11 +34,11 @@ def main(argv: list[str]) -> int:
 
 
 def train(
-    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")],
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE", help_behavior_hint="")] = OWN,
     *,
     data: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/RECIPE)")] = None,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/NAME)")] = None,
     resume: Flag = False,
     exist_ok: Flag = False,
     epochs: Number = None,
@@ -52,7 +55,8 @@ def train(
     """Train a recipe; `maskwise recipes` lists them. The same command runs under torchrun and srun.
 
     Args:
-        recipe: name of a recipe, or the run.json or the folder of a run, to train that again
+        recipe: name of a recipe, or the run.json or the folder of a run, to train that again; left out, the recipe is
+            chosen for the data by its pictures and objects
         data: folder or file of the data set, for recipes that learn from files
         model: trained model to begin from; method and options are then its own
         out: folder to write to
@@ -69,6 +73,8 @@ def train(
     from maskwise.distributed import from_environment
     from maskwise.train import CannotGoOn
 
+    if recipe == OWN and data is None:
+        raise ValueError("say what to train: the name of a recipe, or with --data PATH what to choose one for")
     wanted = tuple(chain(*changes))
     if model is not None and any(change.startswith("config.") for change in wanted):
         raise ValueError("a model has its own config: --set config.... and --model exclude each other")
@@ -76,7 +82,7 @@ def train(
     if dry_run:
         print_json(run.to_json())
         return 0
-    folder = out or _folder(recipe)
+    folder = out or _folder(recipe, data)
     world = from_environment(os.environ)
     if not world.is_main:
         logging.getLogger().setLevel(logging.WARNING)
@@ -129,8 +135,11 @@ def _adjusted(
     return changed(run, changes)
 
 
-def _folder(recipe: str) -> Path:
-    """Where a recipe's run goes; that of a run that was saved is asked for, or its own."""
+def _folder(recipe: str, data: str | None) -> Path:
+    """Where a run goes: by the name of the recipe, or of the data that it was chosen for; one that was saved goes to
+    its own."""
+    if recipe == OWN and data is not None:
+        return Path("runs") / Path(data).resolve().stem
     path = Path(recipe)
     if path.is_dir():
         return path

@@ -130,10 +130,13 @@ def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judge
 
 def _files(source: "Files", count: int | None, split: str | None) -> _Judged:
     from maskwise.data.source import FileSource
-    from maskwise.recipes.sources import opened_split
+    from maskwise.recipes.sources import opened_split, without_those_learned_from
 
     if count is not None:
         raise ValueError("--count is for scenes; files are all judged")
+    if source.held_out and split is None:
+        opened = without_those_learned_from(source)
+        return _Judged(FileSource(opened), opened.categories, f"{source.path}, what was held out")
     opened = opened_split(source, split or source.val)
     return _Judged(FileSource(opened), opened.categories, f"{source.path} {opened.split}".rstrip())
 
@@ -157,5 +160,7 @@ def show(found: "Validation", console: Terminal) -> None:
     console.print(f"{masks.policy} {masks.data}: {head}", highlight=False, markup=False)
     parts = {"boxes": found.boxes, "masks": masks} | ({"keypoints": found.keypoints} if found.keypoints else {})
     console.print(grid([{"": name, **report.numbers} for name, report in parts.items()]))
+    if found.proposals is not None:
+        console.print(grid([{"proposals": name, "": value} for name, value in found.proposals.numbers.items()]))
     console.print(grid([{"quality": name, "": value} for name, value in found.ranking().items()]))
     console.print(grid([{"class": row.name, "objects": row.ground_truths, **row.numbers} for row in masks.classes]))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from maskwise.categories import Categories
+from maskwise.categories import OBJECT, Categories
 from maskwise.data.files import exists
 from maskwise.data.images import ImageReadError, image_size
 from maskwise.rle import Size
@@ -139,6 +139,17 @@ def crowds_as_instances(data: DataSet) -> DataSet:
 def _without_crowds(labelled: Callable[[], Labelled]) -> Labelled:
     read = labelled()
     return replace(read, targets=replace(read.targets, crowd=torch.zeros_like(read.targets.crowd)))
+
+
+def classes_as_one(data: DataSet) -> DataSet:
+    """The same data with objects of one class, 'object': for methods that do not tell classes apart."""
+    records = tuple(replace(record, labelled=partial(_of_one_class, record.labelled)) for record in data.records)
+    return replace(data, records=records, categories=OBJECT)
+
+
+def _of_one_class(labelled: Callable[[], Labelled]) -> Labelled:
+    read = labelled()
+    return replace(read, targets=replace(read.targets, labels=torch.zeros_like(read.targets.labels)))
 
 
 def picture_problem(record: Record) -> Problem | None:

@@ -107,7 +107,7 @@ class Loader:
         self._multiple, self._device = multiple, device
         self._log = FailureLog(bad_files, len(source))
         self._maker = _Maker(source=source, transform=transform, seed=seed, then=bad_files.then)
-        self._workers, self._start = workers, start
+        self._workers, self._start = min(workers, _cores()), start
         self._requests: list[_Request] = []
         self._pipe: list[DataLoader[_Parcel]] = []
         weakref.finalize(self, self._pipe.clear)  # workers end when told to, at the end of the program too
@@ -234,6 +234,11 @@ class _Deal:
             world=self.world,
             tall=tall,
         )
+
+
+def _cores() -> int:
+    """That this process may use: more workers than that only wait for each other."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _tall(source: Source) -> list[bool]:

@@ -1,11 +1,11 @@
 """Where samples come from: anything with a length and samples by their position."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from maskwise.data.dataset import DataSet
+from maskwise.data.dataset import DataSet, classes_as_one
 from maskwise.data.images import MAX_PIXELS, image_size, read_image
 from maskwise.data.sample import Sample
 from maskwise.rle import Size
@@ -58,3 +58,28 @@ class FileSource:
         errors = tuple(problem for problem in read.problems if problem.severity == "error")
         sample = Sample(pixels=pixels, targets=read.targets, name=record.name, problems=errors)
         return sample.losing("left out or mended when read", len(errors))
+
+
+@dataclass(frozen=True, slots=True)
+class OneClass:
+    """Another source, with objects of one class."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def size(self, i: int) -> Size:
+        assert isinstance(self.source, SizedSource), "nobody asks who has not looked"
+        return self.source.size(i)
+
+    def __getitem__(self, i: int) -> Sample:
+        sample = self.source[i]
+        return replace(sample, targets=replace(sample.targets, labels=torch.zeros_like(sample.targets.labels)))
+
+
+def as_one(source: Source) -> Source:
+    """All classes as one; its labels are those of `categories.OBJECT`."""
+    if isinstance(source, FileSource):
+        return replace(source, data=classes_as_one(source.data))
+    return OneClass(source)

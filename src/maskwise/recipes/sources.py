@@ -6,13 +6,14 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from maskwise.categories import Categories
+from maskwise.categories import OBJECT, Categories
 from maskwise.data.dataset import DataSet
 from maskwise.data.failures import BadFiles
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.loader import Loader
 from maskwise.data.open import detected, open_data
-from maskwise.data.source import FileSource, Source
+from maskwise.data.source import FileSource, Source, as_one
+from maskwise.data.split import held_out
 from maskwise.data.transforms import compose
 from maskwise.recipes.run import Data, Files, Run
 
@@ -24,10 +25,19 @@ class Sources(NamedTuple):
     train: Source
     val: Source | None
     categories: Categories
+    split: dict[str, list[str]] | None = None
+    """Names of the pictures, where the splits are not the data's own."""
 
 
 def sources(data: Data) -> Sources:
     """What is learned from, and what it is judged by."""
+    found = _sources(data)
+    if not data.as_one:
+        return found
+    return Sources(as_one(found.train), None if found.val is None else as_one(found.val), OBJECT, found.split)
+
+
+def _sources(data: Data) -> Sources:
     source = data.source
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
@@ -35,12 +45,23 @@ def sources(data: Data) -> Sources:
     learned = _split(source, source.train, "train")
     if not source.empty:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
+    judged, names = None if source.val is None else _split(source, source.val, "val"), None
+    if source.held_out:
+        learned, judged = held_out(learned, source.held_out, seed=source.held_out_seed)
+        names = {name: [r.name for r in part or ()] for name, part in (("train", learned), ("val", judged))}
     if not len(learned):
         raise ValueError(f"{source.path}: no picture to learn from{'' if source.empty else ' has an annotation'}")
-    judged = None if source.val is None else _split(source, source.val, "val")
     if judged is not None and judged.categories != learned.categories:
         raise ValueError(f"{source.path}: the splits {source.train} and {source.val} have different categories")
-    return Sources(FileSource(learned), FileSource(judged) if judged else None, learned.categories)
+    return Sources(FileSource(learned), FileSource(judged) if judged else None, learned.categories, names)
+
+
+def without_those_learned_from(source: Files) -> DataSet:
+    """What a run that held pictures out was judged by."""
+    _, judged = held_out(_split(source, source.train, "train"), source.held_out, seed=source.held_out_seed)
+    if judged is None:
+        raise ValueError(f"{source.path}: too few pictures, none was held out: say with --split what to judge by")
+    return judged
 
 
 def opened_split(source: Files, wanted: str | None) -> DataSet:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from maskwise.recipes import cityscapes, coco, facades, nuclei, scenes, tiny
+from maskwise.recipes import cityscapes, coco, facades, grouping, nuclei, own, proposals, scenes, tiny
 from maskwise.recipes.run import Run
 
 Recipe = Callable[..., Run[Any]]
 
 RECIPES: dict[str, Recipe] = {
+    "own": own.own,
     "mask_rcnn_r50_fpn_coco_1x": coco.mask_rcnn_r50_fpn_coco_1x,
     "ms_rcnn_r18_fpn_coco": coco.ms_rcnn_r18_fpn_coco,
     "ms_rcnn_r50_fpn_coco": coco.ms_rcnn_r50_fpn_coco,
@@ -27,8 +28,18 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
     "panet_scenes": scenes.panet_scenes,
     "mnc_scenes": scenes.mnc_scenes,
+    "deepmask_coco": proposals.deepmask_coco,
+    "sharpmask_coco": proposals.sharpmask_coco,
+    "deepmask_scenes": proposals.deepmask_scenes,
+    "sharpmask_scenes": proposals.sharpmask_scenes,
+    "discriminative_scenes": grouping.discriminative_scenes,
+    "spatial_embeddings_scenes": grouping.spatial_embeddings_scenes,
     "tiny_mask_rcnn": tiny.tiny_mask_rcnn,
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
     "tiny_panet": tiny.tiny_panet,
     "tiny_mnc": tiny.tiny_mnc,
+    "tiny_deepmask": proposals.tiny_deepmask,
+    "tiny_sharpmask": proposals.tiny_sharpmask,
+    "tiny_discriminative": grouping.tiny_discriminative,
+    "tiny_spatial_embeddings": grouping.tiny_spatial_embeddings,
 }

@@ -1,0 +1,246 @@
+"""A run for data that nobody wrote a recipe for: its pictures and objects are measured, and each choice is said.
+
+maskwise train --data photos
+maskwise train own --data photos --dry-run        what would be chosen, in full
+"""
+
+import logging
+from dataclasses import dataclass
+from math import floor
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from maskwise.backbones import Name
+from maskwise.data.chance import generator
+from maskwise.data.dataset import DataSet
+from maskwise.data.formats.table import FORMATS
+from maskwise.data.images import ImageReadError, image_size
+from maskwise.data.open import detected, open_data
+from maskwise.data.transforms import ColourJitter, Enlarge, HorizontalFlip, RandomCrop, RandomScale, Resize
+from maskwise.methods import ms_rcnn
+from maskwise.parts.norms import Norm
+from maskwise.recipes.run import Change, Data, Files, Optim, Run, Schedule, Watch
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 200
+"""Pictures whose annotations are measured, drawn from all."""
+WANTED_SIDE = 16
+"""Pixels that nine of ten objects should have, in height and width: smaller ones are hard to find and to outline."""
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What the size of network, pictures and training is made for."""
+
+    gpu: bool
+    backbone: Name
+    norm: Norm
+    frozen_stages: int
+    width: int
+    hidden: int
+    region_samples: int
+    long: int
+    """Of a picture that is shown whole."""
+    crop: int
+    batch: int
+    lr: float
+    steps: int
+    workers: int
+
+
+SMALL = Machine(
+    gpu=False,
+    backbone="tf_efficientnet_lite0",
+    norm="batch",
+    frozen_stages=0,
+    width=96,
+    hidden=256,
+    region_samples=128,
+    long=640,
+    crop=256,
+    batch=4,
+    lr=5e-4,
+    steps=3000,
+    workers=1,
+)
+LARGE = Machine(
+    gpu=True,
+    backbone="resnet50",
+    norm="frozen",
+    frozen_stages=2,
+    width=256,
+    hidden=1024,
+    region_samples=256,
+    long=1333,
+    crop=640,
+    batch=8,
+    lr=2e-4,
+    steps=12000,
+    workers=4,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    pictures: int
+    short: int
+    """Of the pictures, the median; as all that follow."""
+    long: int
+    most: int
+    """Objects of the picture that has most."""
+    side: float
+    """Of an object: the root of its area."""
+    small: float
+    """What a tenth of the objects is smaller than."""
+    empty: int
+    """Pictures without an object among those that were looked at."""
+    looked_at: int
+
+
+def own(data: str) -> Run[ms_rcnn.Config]:
+    """Mask Scoring R-CNN with what suits your pictures and objects; what it chose and why is said."""
+    source = _source(data)
+    found = measured(open_data(data, format=source.format, split=source.train))
+    machine = LARGE if torch.cuda.is_available() else SMALL
+    run = fitting(found, source, machine)
+    for line in reasons(found, run, machine):
+        log.info("  %s", line)
+    return run
+
+
+def _source(data: str) -> Files:
+    """The data's own splits where it has them, else some pictures are held out."""
+    path = Path(data)
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder")
+    format = detected(path)
+    names = FORMATS[format].splits(path)
+    train, val = (next((n for n in names if n.startswith(wanted)), None) for wanted in ("train", "val"))
+    if train is None and len(names) > 1:
+        raise ValueError(f"{path} has the splits {', '.join(names)}; one to learn from must be called train")
+    return Files(path=data, format=format, train=train, val=val, held_out=0.0 if val else HELD_OUT)
+
+
+# Measuring
+
+
+def measured(data: DataSet, *, most: int = LOOKED_AT) -> Measured:
+    """Sizes and numbers of a random choice of the pictures; those that cannot be read are left to training to name."""
+    chosen = torch.randperm(len(data), generator=generator(0))[:most].tolist()
+    sizes, sides = [], []
+    for i in chosen:
+        record = data[i]
+        try:
+            targets = record.labelled().targets
+            sizes.append(record.size or image_size(record.path))
+        except ImageReadError:
+            continue
+        sides.append(targets.masks[torch.where(~targets.crowd)[0]].area().double().sqrt().numpy())
+    objects: Float[np.ndarray, " n"] = np.concatenate([np.zeros(0), *sides])
+    objects = objects[objects > 0]
+    if not len(objects):
+        raise ValueError(f"{data.root}: no object in any of the {len(chosen)} pictures that were looked at")
+    return Measured(
+        pictures=len(data),
+        short=int(np.median([min(size) for size in sizes])),
+        long=int(np.median([max(size) for size in sizes])),
+        most=max(len(one) for one in sides),
+        side=float(np.median(objects)),
+        small=float(np.quantile(objects, 0.1)),
+        empty=sum(len(one) == 0 for one in sides),
+        looked_at=len(sizes),
+    )
+
+
+# Choosing
+
+
+def scale(found: Measured, machine: Machine) -> float:
+    """What pictures are multiplied by: small ones up to twice for small objects, large ones no smaller than these
+    bear."""
+    whole, wanted = machine.long / found.long, WANTED_SIDE / found.small
+    if whole >= 1:
+        return min(2.0, whole, max(1.0, wanted))
+    return min(1.0, max(whole, wanted))
+
+
+def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Config]:
+    factor = scale(found, machine)
+    shown, short = _view(found, factor), found.short * factor
+    crop = (RandomCrop(size=(machine.crop, machine.crop), keep_one=True),) if short > 1.25 * machine.crop else ()
+    colour = ColourJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+    most = 10 * -(-max(100, found.most * 3 // 2) // 10)
+    learned = found.pictures * (1 - source.held_out)
+    epochs = min(300, max(4, floor(machine.steps * machine.batch / learned + 0.5)))
+    return Run(
+        method="ms_rcnn",
+        config=ms_rcnn.Config(
+            num_classes=1,  # as many as the data has
+            backbone=machine.backbone,
+            weights="imagenet",
+            norm=machine.norm,
+            frozen_stages=machine.frozen_stages,
+            width=machine.width,
+            hidden=machine.hidden,
+            anchor_scale=4.0 if found.small * factor < 32 else 8.0,
+            region_samples=machine.region_samples,
+            per_level_train=1000,
+            per_level_test=max(1000, 2 * most),
+            proposals_train=1000,
+            proposals_test=max(300, 3 * most),
+            max_instances=most,
+        ),
+        data=Data(
+            source=source,
+            change=(*shown, RandomScale(factor=(0.7, 1.4)), *crop, HorizontalFlip(), colour),
+            view=shown,
+            batch=machine.batch,
+            workers=machine.workers,
+        ),
+        optim=Optim(kind="adamw", lr=machine.lr, lr_batch=None, weight_decay=0.05, clip=5.0, ema=0.998),
+        schedule=Schedule(epochs=epochs, kind="cosine", last=0.01, warmup=200),
+        watch=Watch(val_epochs=max(1, epochs // 6), save_steps=200),
+    )
+
+
+def _view(found: Measured, factor: float) -> tuple[Change, ...]:
+    short, long = floor(found.short * factor + 0.5), floor(found.long * factor + 0.5)
+    if factor > 1:
+        return (Enlarge(short=short),)
+    return (Resize(short=short, long=2 * long),) if factor < 1 else ()
+
+
+def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list[str]:
+    """What was found and what follows from it, a line each."""
+    data, source, factor = run.data, run.data.source, scale(found, machine)
+    assert isinstance(source, Files)
+    lines = [
+        f"{found.pictures} pictures, {found.long} x {found.short} pixels in the middle; up to {found.most} objects",
+        f"objects of {found.side:.0f} pixels across in the middle, a tenth below {found.small:.0f}",
+        f"{machine.backbone} with ImageNet weights, because there is {'a' if machine.gpu else 'no'} GPU",
+        f"pictures at {factor:.2g} times their size: {_why(found, factor, machine)}",
+    ]
+    if any(isinstance(step, RandomCrop) for step in data.change):
+        lines.append(f"learned from in crops of {machine.crop} x {machine.crop}, to spare memory and time")
+    if source.val is not None:
+        lines.append(f"judged by the split {source.val!r} of the data")
+    else:
+        lines.append(f"{source.held_out:.0%} of the pictures are held out to judge by: the data has no split for that")
+    if found.empty:
+        lines.append(f"{found.empty} of {found.looked_at} pictures show no object, and that is learned from, too")
+    lines.append(f"{run.schedule.epochs} epochs: about {machine.steps} steps of {data.batch} pictures")
+    return lines
+
+
+def _why(found: Measured, factor: float, machine: Machine) -> str:
+    if factor > 1:
+        return f"small objects would have fewer than {WANTED_SIDE} pixels"
+    if factor == 1:
+        return "objects are large enough, and there is room"
+    fits = factor * found.long <= machine.long + 1
+    return f"they fit into {machine.long} pixels" if fits else f"no smaller, or objects fall below {WANTED_SIDE} pixels"

@@ -1,0 +1,141 @@
+"""The recipe that is chosen for data: what it measures, what it chooses, and what of the data it keeps back."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from pictures import write_scenes
+from tiny_method import METHODS, tiny_run
+
+from maskwise import cli
+from maskwise.data.open import open_data
+from maskwise.data.split import held_out
+from maskwise.data.transforms import Enlarge, RandomCrop, Resize
+from maskwise.recipes import own
+from maskwise.recipes.own import LARGE, SMALL, Measured, fitting, measured, reasons, scale
+from maskwise.recipes.run import Data, Files
+from maskwise.recipes.sources import sources
+from maskwise.recipes.stored import from_json
+from maskwise.train import train
+
+MEASURED = Measured(pictures=500, short=480, long=640, most=20, side=60.0, small=20.0, empty=0, looked_at=200)
+
+
+def whole(tmp_path, count):
+    """Pictures without a split."""
+    data = write_scenes(tmp_path / "photos", train=count, val=0)
+    (data / "val.json").unlink(missing_ok=True)
+    return data
+
+
+def test_pictures_and_objects_are_measured(tmp_path):
+    data = open_data(whole(tmp_path, 6))
+    found = measured(data)
+    areas = [float(a) for record in data for a in record.labelled().targets.masks.area()]
+    assert (found.pictures, found.looked_at, found.empty) == (6, 6, 0)
+    assert found.most == max(len(record.labelled().targets) for record in data)
+    assert min(areas) ** 0.5 <= found.small <= found.side <= max(areas) ** 0.5
+
+
+def test_without_any_object_there_is_nothing_to_choose_by(tmp_path):
+    data = whole(tmp_path, 2)
+    stored = json.loads((data / "train.json").read_text())
+    (data / "train.json").write_text(json.dumps({**stored, "annotations": []}))
+    with pytest.raises(ValueError, match="no object in any of the 2 pictures"):
+        measured(open_data(data))
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "small", "expected"),
+    [
+        (480, 640, 20, 1.0),  # as they are
+        (256, 256, 8, 2.0),  # small pictures of small objects
+        (256, 256, 12, 16 / 12),
+        (480, 640, 8, 1.0),  # no larger than fits
+        (3000, 4000, 400, 0.16),  # photographs of large things
+        (3000, 4000, 32, 0.5),  # of small ones
+        (20_000, 20_000, 10, 1.0),  # a mosaic is never enlarged
+    ],
+)
+def test_objects_get_the_pixels_that_they_need(short, long, small, expected):
+    assert scale(replace(MEASURED, short=short, long=long, small=small), SMALL) == pytest.approx(expected)
+
+
+def kinds(steps):
+    return [type(step) for step in steps]
+
+
+def test_the_run_follows_from_what_was_measured():
+    source = Files(path="photos", train=None, val=None, held_out=0.2)
+    run = fitting(MEASURED, source, SMALL)
+    assert run.data.view == ()
+    assert RandomCrop in kinds(run.data.change)
+    assert run.schedule.epochs == 30  # 3,000 steps of 4 of 400 pictures
+    tiny = fitting(replace(MEASURED, short=256, long=256, small=8.0, most=300, pictures=10), source, SMALL)
+    assert tiny.data.view == (Enlarge(short=512),)
+    assert tiny.config.max_instances == 450
+    assert tiny.schedule.epochs == 300
+    large = fitting(replace(MEASURED, short=3000, long=4000, small=400.0), source, LARGE)
+    assert kinds(large.data.view) == [Resize]
+    assert large.config.backbone == "resnet50"
+    assert large.config.anchor_scale == 8
+
+
+def test_every_choice_is_said():
+    source = Files(path="photos", train=None, val=None, held_out=0.2)
+    found = replace(MEASURED, empty=7)
+    text = "\n".join(reasons(found, fitting(found, source, SMALL), SMALL))
+    for words in ("500 pictures", "no GPU", "objects are large enough", "20% of the pictures", "7 of 200", "30 epochs"):
+        assert words in text
+
+
+def test_what_is_held_out_depends_on_names_only(tmp_path):
+    data = open_data(whole(tmp_path, 10))
+    learned, judged = held_out(data, 0.2)
+    assert len(learned) == 8
+    assert {r.name for r in learned} | {r.name for r in judged} == {r.name for r in data}
+    turned = replace(data, records=data.records[::-1])
+    assert {r.name for r in held_out(turned, 0.2)[1]} == {r.name for r in judged}
+    assert {r.name for r in held_out(data, 0.2, seed=1)[1]} != {r.name for r in judged}
+    assert held_out(replace(data, records=data.records[:4]), 0.2)[1] is None
+
+
+def test_a_split_of_the_data_and_one_of_ours_exclude_each_other():
+    with pytest.raises(ValueError, match="not by both"):
+        Files(path="photos", held_out=0.2)
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        Files(path="photos", val=None, held_out=1.0)
+
+
+def test_a_run_keeps_the_names_and_goes_on_with_no_others(tmp_path):
+    data = whole(tmp_path, 6)
+    source = Files(path=str(data), train="train", val=None, held_out=0.2)
+    run = tiny_run(epochs=1)
+    run = replace(run, data=replace(run.data, source=source))
+    train(run, tmp_path / "run", methods=METHODS)
+    names = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert [len(names[name]) for name in ("train", "val")] == [5, 1]
+    shutil.rmtree(data)
+    write_scenes(data, train=7, val=0)
+    with pytest.raises(ValueError, match=r"not those that split\.json names"):
+        train(run, tmp_path / "run", methods=METHODS, resume=True)
+
+
+def test_data_alone_is_enough_to_train(tmp_path, monkeypatch, capsys):
+    """From the command to the run; the training itself is another test's."""
+    data, chosen = whole(tmp_path, 6), []
+
+    def begun(run, folder, **_):
+        chosen.append((run, folder))
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("maskwise.train.train", begun)
+    assert cli.main(["train", "--data", str(data)]) == 2
+    [(run, folder)] = chosen
+    assert folder.parts == ("runs", "photos")
+    assert run.data.source == Files(path=str(data), format="coco", train="train", val=None, held_out=own.HELD_OUT)
+    assert len(sources(Data(source=run.data.source)).val) == 1
+    assert from_json(type(run.data), json.loads(json.dumps(run.to_json()["data"])), "data") == run.data
+    assert cli.main(["train"]) == 2
+    assert "say what to train" in capsys.readouterr().err
