@@ -102,18 +102,16 @@ def test_masks_teach_boxes_or_do_not(gradient):
         assert taught & {"rpn.offset", "box_head.offset"} == (teaches if gradient else set())
 
 
-def test_what_a_box_is_taught_is_limited():
-    """Boxes of 20 x 10 pixels of one of two pictures. What is small passes; of what is large, 1/512 over both pictures
-    comes to each offset of a centre and of a logarithm of a side."""
-    model, several = small("mnc"), torch.tensor([[5.0, 5, 25, 15]]).expand(2, 4)
-    offsets = torch.zeros(2, 4, requires_grad=True)
-    (found, _) = model.passed([boxes.decode(offsets, several), NONE])
-    gradient = torch.tensor([[1e-6, 0, 3e-6, 1e-6], [1, -5, 1, 5]])
-    (found * gradient).sum().backward()
+def test_what_an_offset_is_taught_is_limited():
+    """Of two pictures: what is small passes, and of what is large 1/512 over both; what comes to the same offsets
+    another way, as the loss of the RPN, stays as it is."""
+    model, offsets = small("mnc"), torch.zeros(2, 4, requires_grad=True)
+    gradient = torch.tensor([[1e-6, 0, -3e-6, 1e-4], [1, -5, 1e-3, -1e-3]])
+    (model.passed(offsets, 2) * gradient + 3 * offsets).sum().backward()
     most = MOST_GRADIENT / 2
-    expected = [[4e-6 * 20, 1e-6 * 10, 1e-6 * 20, 0.5e-6 * 10], [most, 0, 0, most]]
-    torch.testing.assert_close(offsets.grad, torch.tensor(expected))
-    assert not any(s.requires_grad for s in small("mnc", box_gradient=False).passed([found]))
+    expected = torch.tensor([[1e-6, 0, -3e-6, 1e-4], [most, -most, most, -most]])
+    torch.testing.assert_close(offsets.grad, 3 + expected)
+    assert not small("mnc", box_gradient=False).passed(offsets, 2).requires_grad
 
 
 # --- from one round to the next

@@ -131,10 +131,11 @@ class MNC(nn.Module):
         cfg, objects, crowds = self.cfg, [matching.objects(t) for t in targets], [t.boxes[t.crowd] for t in targets]
         x = self.features(images)
         found = self.rpn([x])
-        proposals = self.rpn.propose(found, images.sizes, per_level=cfg.boxes_train, keep=cfg.proposals_train)
+        passed = found._replace(offsets=[self.passed(o, len(o)) for o in found.offsets])
+        proposals = self.rpn.propose(passed, images.sizes, per_level=cfg.boxes_train, keep=cfg.proposals_train)
         losses = self.rpn.loss(found, objects, total=cfg.anchor_samples)
         truth = list(zip(objects, crowds, strict=True))
-        regions = [draw(cfg, p, *t) for p, t in zip(self.passed(proposals), truth, strict=True)]
+        regions = [draw(cfg, p, *t) for p, t in zip(proposals, truth, strict=True)]
         first, seen = self.learn(x, regions, objects)
         if cfg.stages == 3:
             return losses | first
@@ -205,30 +206,21 @@ class MNC(nn.Module):
         """To where each lies if it is of its class; those of the background stay."""
         counts, known = [len(w) for w in where], labels < self.cfg.num_classes
         own = offsets[torch.arange(len(labels), device=labels.device), torch.where(known, labels, 0)]
-        own = torch.where(known[:, None], own, 0).float().split(counts)
+        own = self.passed(torch.where(known[:, None], own, 0).float(), len(where)).split(counts)
         moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(own, where, strict=True)]
-        return self.passed([boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)])
+        return [boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)]
 
-    def passed(self, several: Sequence[Float[Tensor, "_ 4"]]) -> list[Float[Tensor, "_ 4"]]:
-        """Boxes of each picture from one stage to the next, with a gradient of limited size or with none."""
-        if not self.cfg.box_gradient:
-            return [s.detach() for s in several]
-        for s in several:
-            if s.requires_grad:
-                s.register_hook(partial(limited, sides=boxes.sides(s.detach()), most=MOST_GRADIENT / len(several)))
-        return list(several)
+    def passed(self, offsets: Float[Tensor, "*n 4"], pictures: int) -> Float[Tensor, "*n 4"]:
+        """Offsets of the boxes that the next stage works in, with a gradient of limited size or with none."""
+        if not self.cfg.box_gradient or not offsets.requires_grad:
+            return offsets.detach()
+        most, passed = MOST_GRADIENT / pictures, offsets.view_as(offsets)
+        passed.register_hook(partial(torch.clamp, min=-most, max=most))
+        return passed
 
 
 def build(cfg: Config) -> MNC:
     return MNC(cfg)
-
-
-def limited(gradient: Float[Tensor, "n 4"], *, sides: Float[Tensor, "n 2"], most: float) -> Float[Tensor, "n 4"]:
-    """That of corners, so that what comes to the offsets of centres and of logarithms of sides is no more than this."""
-    low, high = gradient[:, :2], gradient[:, 2:]
-    most = most / sides.clamp(min=1)
-    centre, side = (low + high).clamp(-most, most), ((high - low) / 2).clamp(-most, most)
-    return torch.cat([centre / 2 - side, centre / 2 + side], 1)
 
 
 # --- what is learned from
@@ -337,7 +329,7 @@ def _drawing(cfg: Config, channels: int) -> nn.Sequential:
     cells = cfg.mask_cells
     layers = nn.Linear(channels * 14**2, cfg.mask_hidden), nn.Linear(cfg.mask_hidden, cells**2)
     for layer in layers:
-        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.normal_(layer.weight, std=0.001)
         nn.init.zeros_(layer.bias)
     return nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.Unflatten(1, (cells, cells)))
 
