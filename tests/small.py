@@ -14,6 +14,9 @@ CLASSES = 8
 TWO_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "hidden": 64, "min_score": 0.0}
 TWO_STAGE |= {"per_level_train": 200, "per_level_test": 50, "proposals_train": 100, "proposals_test": 20}
 TWO_STAGE |= {"anchor_scale": 2.0, "region_samples": 64, "max_instances": 10}
+CASCADE = {"num_classes": CLASSES, "backbone": "resnet18", "head": "layers", "hidden": 64, "mask_hidden": 64}
+CASCADE |= {"min_score": 0.0, "anchor_sizes": (16.0, 32.0), "least_side": 0.0, "boxes_train": 200, "boxes_test": 50}
+CASCADE |= {"proposals_train": 100, "proposals_test": 20, "region_samples": 32, "max_instances": 10}
 ONE_STAGE = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "min_score": 0.0, "max_instances": 10}
 ONE_STAGE |= {"levels": (3, 4), "limits": (16.0,), "convolutions": 2, "per_level": 50}
 PROPOSALS = {"backbone": "resnet18", "stage": 3, "patch": 64, "width": 16, "code": 64, "hidden": 64, "mask_side": 16}
@@ -21,7 +24,7 @@ PROPOSALS |= {"drawn_side": 32, "octaves": (-1.0, 0.0, 1.0), "threshold": 0.5, "
 GROUPING = {"num_classes": CLASSES, "width": 32, "min_pixels": 10}
 RECURRENT = {"num_classes": CLASSES, "backbone": "resnet18", "width": 32, "max_steps": 5}
 OPTIONS = {"two-stage": TWO_STAGE, "one-stage": ONE_STAGE, "proposals": PROPOSALS, "grouping": GROUPING}
-OPTIONS |= {"recurrent": RECURRENT}
+OPTIONS |= {"recurrent": RECURRENT, "cascade": CASCADE}
 """Of each family of methods."""
 OF_METHOD: dict[str, dict[str, Any]] = {
     "discriminative": {"backbone": "resnet18", "dimensions": 4, "leftover": 20},

@@ -1,3 +1,4 @@
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -26,6 +27,17 @@ def test_chosen_stages_and_a_dilated_last_one():
     backbone = build("resnet18", stages=(4, 5), dilate=True)
     assert backbone.strides == (16, 16)
     assert [f.shape[-1] for f in backbone(torch.rand(1, 3, 64, 64))] == [4, 4]
+
+
+@pytest.mark.parametrize("last", [3, 4])
+@pytest.mark.parametrize("name", get_args(Name))
+def test_what_comes_after_the_last_stage_is_not_trained_and_all_before_it_is(name, last):
+    backbone = build(name, stages=(last,), norm="batch")
+    trained = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    (x,) = backbone.requires_grad_(True)(torch.rand(2, 3, 32, 32))
+    assert x.shape[2:] == (32 // 2**last, 32 // 2**last)
+    x.sum().backward()
+    assert trained == {n for n, p in backbone.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +170,27 @@ def test_the_last_stage_of_a_resnet_stands_alone():
     assert last_stage("resnet18")(torch.rand(2, 256, 14, 14)).shape == (2, 512, 7, 7)
     with pytest.raises(ValueError, match="vgg16"):
         last_stage("vgg16")
+
+
+@pytest.mark.parametrize("names", ["timm", "torchvision"])
+def test_the_linear_layers_of_vgg_stand_alone_with_their_weights(names, tmp_path, monkeypatch):
+    monkeypatch.setattr(backbones, "_create", partial(timm.create_model, mlp_ratio=1 / 512))
+    layers = backbones.linear_layers("vgg16")
+    state = {f"pre_logits.{k}": v for k, v in layers.state_dict().items()}
+    if names == "torchvision":
+        renamed = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3"}
+        state = {f"{renamed[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in state.items()}
+        state = {k: v.flatten(1) if v.ndim > 2 else v for k, v in state.items()}
+    save_file(state, tmp_path / "vgg.safetensors")
+    again = backbones.linear_layers("vgg16", weights=tmp_path / "vgg.safetensors")
+    x = torch.rand(2, 512, 7, 7)
+    assert torch.equal(again(x), layers(x))
+    assert layers(x).shape == (2, 4096, 1, 1)
+    save_file({k: v for k, v in state.items() if not k.endswith("bias")}, tmp_path / "less.safetensors")
+    with pytest.raises(ValueError, match=r"less\.safetensors lacks pre_logits\.fc1\.bias and classifier\.0\.bias"):
+        backbones.linear_layers("vgg16", weights=tmp_path / "less.safetensors")
+    with pytest.raises(ValueError, match="resnet18"):
+        backbones.linear_layers("resnet18")
 
 
 def test_strides_can_be_in_the_first_convolution_as_in_the_first_resnets():

@@ -85,6 +85,7 @@ def build(
     """A backbone that gives the feature maps of `stages`.
 
     dilate: C5 keeps the stride of C4, and dilates its convolutions instead.
+    stages: those after the last are not trained; most networks come without them.
     frozen: the stem and the stages up to this one are not trained (2 in the published recipes from ImageNet weights).
     deformable: stages whose 3x3 convolutions become deformable.
     stride_first: bottlenecks have their stride in the first convolution, as the first ResNets did, and not in the 3x3.
@@ -92,17 +93,14 @@ def build(
     """
     places = [stage - 6 for stage in stages]
     source = package(name) if weights == "imagenet" else weights
-    try:
-        network = timm.create_model(
-            name,
-            features_only=True,
-            out_indices=places,
-            pretrained=source == "imagenet",
-            output_stride=16 if dilate else None,
-            **_start(name, norm),
-        )
-    except OSError as error:  # what all ways of having no network are
-        raise ValueError(_unreachable(name, error)) from error
+    network = _create(
+        name,
+        features_only=True,
+        out_indices=places,
+        pretrained=source == "imagenet",
+        output_stride=16 if dilate else None,
+        **_start(name, norm),
+    )
     if isinstance(source, Path):
         load(network, tensor_files.read(source), source=str(source))
     norms.replace(network, norm)
@@ -112,7 +110,7 @@ def build(
     if deformable:
         deform(parts[stage] for stage in deformable)
     for stage, modules in parts.items():
-        modules.requires_grad_(stage > frozen)
+        modules.requires_grad_(frozen < stage <= max(stages))
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None
     return Backbone(network, stages=stages, frozen=frozen, mean=mean or cfg.mean, std=std or cfg.std)
@@ -124,6 +122,29 @@ def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None, st
         raise ValueError(f"the C4 variant needs a ResNet, whose last stage is its head; got {name!r}")
     alone = build(name, norm=norm, weights=weights, stages=(5,), stride_first=stride_first)
     return alone.network.get_submodule("layer4")
+
+
+def linear_layers(name: Name, *, weights: Weights = None) -> nn.Module:
+    """The layers of VGG between its last features, 7 x 7 cells of 512 channels, and its classes: 4096 channels."""
+    if not name.startswith("vgg"):
+        raise ValueError(f"only VGG has linear layers before its classes; got {name!r}")
+    whole = _create(name, pretrained=weights == "imagenet")
+    layers = whole.get_submodule("pre_logits")
+    if isinstance(weights, Path):
+        state, wanted = tensor_files.read(weights), layers.state_dict()
+        named = {key: _of_layers(state, key, source=str(weights)) for key in wanted}
+        layers.load_state_dict({key: value.reshape(wanted[key].shape) for key, value in named.items()})
+    return layers
+
+
+def _of_layers(state: State, key: str, *, source: str) -> Tensor:
+    """As timm calls the layers, or torchvision."""
+    layer, _, kind = key.partition(".")
+    names = (f"pre_logits.{key}", f"classifier.{ {'fc1': 0, 'fc2': 3}[layer] }.{kind}")
+    for name in names:
+        if name in state:
+            return state[name]
+    raise ValueError(f"{source} lacks {' and '.join(names)}")
 
 
 # --- weights
@@ -138,6 +159,13 @@ def package(name: Name) -> Path | Literal["imagenet"]:
     if len(files) != 1:
         raise ValueError(f"expected one file models/*.pth in the package of {name}, found {len(files)}")
     return files[0]
+
+
+def _create(name: Name, **options: Any) -> nn.Module:
+    try:
+        return timm.create_model(name, **options)
+    except OSError as error:  # what all ways of having no network are
+        raise ValueError(_unreachable(name, error)) from error
 
 
 def _unreachable(name: Name, error: OSError) -> str:

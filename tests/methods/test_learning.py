@@ -12,13 +12,14 @@ from maskwise.methods import METHODS
 WINDOWS = {"octaves": (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5), "samples": 4, "mask_side": 32, "drawn_side": 64}
 LEARNERS: dict[str, dict[str, Any]] = {
     "two-stage": {"norm": "batch", "width": 64, "hidden": 128},
+    "cascade": {"norm": "batch", "hidden": 128},
     "one-stage": {"norm": "batch", "width": 64, "limits": (32.0,), "max_instances": 100, "min_score": 0.05},
     "proposals": {"norm": "batch", "width": 64, "hidden": 128, **WINDOWS, "code": 128, "max_instances": 100},
     "grouping": {"norm": "batch", "width": 32},
     "recurrent": {"norm": "batch", "width": 32, "max_steps": 4, "stop_threshold": 0.5, "mask_threshold": 0.5},
 }
 """Options of each family."""
-STEPS = {"two-stage": 60, "one-stage": 150, "proposals": 150, "grouping": 150, "recurrent": 150}
+STEPS = {"two-stage": 60, "cascade": 60, "one-stage": 150, "proposals": 150, "grouping": 150, "recurrent": 150}
 
 
 def trained(model, images, targets, *, steps=60):

@@ -9,6 +9,7 @@ from maskwise.methods import (
     discriminative,
     embed_mask,
     mask_rcnn,
+    mnc,
     ms_rcnn,
     panet,
     rsis,
@@ -61,6 +62,14 @@ METHODS = {
         family="two-stage",
         config=panet.Config,
         build=panet.build,
+    ),
+    "mnc": Entry(
+        title="Multi-task Network Cascades",
+        year=2016,
+        venue="CVPR",
+        family="cascade",
+        config=mnc.Config,
+        build=mnc.build,
     ),
     "embed_mask": Entry(
         title="EmbedMask",

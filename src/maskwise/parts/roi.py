@@ -9,14 +9,14 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align, roi_pool
 
 from maskwise import boxes
 from maskwise.parts.convention import Convention
-from maskwise.parts.matching import match, sample
+from maskwise.parts.matching import BETWEEN, match, sample
 from maskwise.structures import Targets
 
 Operator = Literal["align", "warp", "pool"]
@@ -59,12 +59,27 @@ def draw(
     """Draw from the proposals and the boxes of the objects; what lies in a crowd is not background."""
     several = torch.cat([proposals, targets.boxes])
     matches = match(several, targets.boxes, positive=0.5, negative=0.5)
-    if len(crowds):
-        inside = boxes.intersection(several, crowds).amax(1) > 0.7 * boxes.area(several)
-        matches = torch.where(inside & (matches < 0), -2, matches)
+    matches = torch.where(in_crowd(several, crowds) & (matches < 0), BETWEEN, matches)
     first, rest = sample(matches, total=total, positives=positives)
-    labels = torch.cat([targets.labels[matches[first]], targets.labels.new_full((len(rest),), background)])
-    return Regions(several[torch.cat([first, rest])], labels, matches[first])
+    return chosen(several, targets, matches[first], first, rest, background=background)
+
+
+def in_crowd(several: Float[Tensor, "n 4"], crowds: Float[Tensor, "k 4"]) -> Bool[Tensor, " n"]:
+    return (boxes.intersection(several, crowds) > 0.7 * boxes.area(several)[:, None]).any(1)
+
+
+def chosen(
+    several: Float[Tensor, "n 4"],
+    targets: Targets,
+    matched: Int[Tensor, " p"],
+    first: Int[Tensor, " p"],
+    rest: Int[Tensor, " q"],
+    *,
+    background: int,
+) -> Regions:
+    """Of several boxes, those that stand for an object each, and those that stand for none."""
+    labels = torch.cat([targets.labels[matched], targets.labels.new_full((len(rest),), background)])
+    return Regions(several[torch.cat([first, rest])], labels, matched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,11 +66,13 @@ class RPN(nn.Module):
             found.anchors.append(anchors_of_map(base.to(x.device), shape, stride=stride))
         return found
 
-    @torch.no_grad()
     def propose(
         self, found: Proposed, sizes: Sequence[Size], *, per_level: int, keep: int, nms_iou: float = 0.7
     ) -> list[Float[Tensor, "_ 4"]]:
-        """The best boxes of each picture, best first, after suppression within each level."""
+        """The best boxes of each picture, best first, after suppression within each level.
+
+        They have the gradient of their offsets, for methods that teach boxes by what is seen in them.
+        """
         return [self._of_one(found, i, size, per_level, keep, nms_iou) for i, size in enumerate(sizes)]
 
     def _of_one(
@@ -78,13 +80,13 @@ class RPN(nn.Module):
     ) -> Float[Tensor, "n 4"]:
         several = []
         for level, (scores, offsets, anchor) in enumerate(zip(*found, strict=True)):
-            top = scores[i].topk(min(per_level, scores.shape[1]))
+            top = scores[i].detach().topk(min(per_level, scores.shape[1]))
             box = self.convention.clip(boxes.decode(offsets[i, top.indices].float(), anchor[top.indices]), size)
             several.append((box, top.values, torch.full_like(top.indices, level)))
         box, score, level = (torch.cat(v) for v in zip(*several, strict=True))
         large = boxes.at_least(box, self.convention.least_proposal)
         box, score, level = box[large], score[large], level[large]
-        return box[batched_nms(box, score.float(), level, nms_iou)[:keep]]
+        return box[batched_nms(box.detach(), score.float(), level, nms_iou)[:keep]]
 
     def loss(self, found: Proposed, targets: list[Targets], *, total: int = 256, positives: float = 0.5) -> Losses:
         """Is it an object, and which box is it; both over the number of anchors that were drawn."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from maskwise.recipes import (
+    cascade,
     cityscapes,
     coco,
     facades,
@@ -41,6 +42,7 @@ RECIPES: dict[str, Recipe] = {
     "ms_rcnn_scenes": scenes.ms_rcnn_scenes,
     "panet_scenes": scenes.panet_scenes,
     "embed_mask_scenes": one_stage.embed_mask_scenes,
+    "mnc_scenes": cascade.mnc_scenes,
     "deepmask_coco": proposals.deepmask_coco,
     "sharpmask_coco": proposals.sharpmask_coco,
     "deepmask_scenes": proposals.deepmask_scenes,
@@ -52,6 +54,7 @@ RECIPES: dict[str, Recipe] = {
     "tiny_ms_rcnn": tiny.tiny_ms_rcnn,
     "tiny_panet": tiny.tiny_panet,
     "tiny_embed_mask": one_stage.tiny_embed_mask,
+    "tiny_mnc": cascade.tiny_mnc,
     "tiny_deepmask": proposals.tiny_deepmask,
     "tiny_sharpmask": proposals.tiny_sharpmask,
     "tiny_discriminative": grouping.tiny_discriminative,

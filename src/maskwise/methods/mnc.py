@@ -1,0 +1,346 @@
+"""Multi-task Network Cascades (MNC). Jifeng Dai, Kaiming He, Jian Sun, CVPR 2016. https://arxiv.org/abs/1512.04412
+
+Three tasks, each built on the one before: boxes without a class, a mask without a class in each box, and the class of
+what the mask shows, seen through features of the box and through the same features where the mask is. All is learned at
+once, because RoIWarp has a gradient for the box it reads: how well masks and classes fit also teaches where boxes lie.
+With five stages, the boxes that the third regresses go through the second and third again, with the same weights.
+
+Differs from the paper in: a sigmoid says what may be an object, which is a softmax over two; the mask loss is a mean
+over cells and not their sum; whether a drawn mask fits its object is judged on the cells of its region, with what lies
+outside counted, and not on pixels; box offsets are predicted for objects only (regions that look most like background
+stay where they are); no dropout. Coordinates are continuous. At prediction, masks that vote are drawn once, in the
+original picture, and the boxes are those of box regression, which the paper finds better than boxes around the masks.
+Features are read as the authors' program does it: corners rounded to whole cells with a gradient as if they were not,
+and that gradient limited for each offset; four even points a bin.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from maskwise import backbones, boxes
+from maskwise.parts import matching, roi, voting
+from maskwise.parts.box_head import WEIGHTS, BoxHead, Named, two_layers
+from maskwise.parts.convention import Convention
+from maskwise.parts.mask_head import mask_iou, share_inside
+from maskwise.parts.matching import BACKGROUND, BETWEEN, match
+from maskwise.parts.norms import Norm
+from maskwise.parts.roi import Pool, Regions
+from maskwise.parts.rpn import RPN
+from maskwise.structures import Images, Instances, Losses, Targets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    num_classes: int
+    stages: Literal[3, 5] = 5
+    """Of the cascade, when it learns and when it predicts."""
+    box_gradient: bool = True
+    """Masks and classes teach the boxes that they are read in."""
+    backbone: backbones.Name = "vgg16"
+    """Its features of stride 16: conv5 of VGG, C4 of others."""
+    weights: backbones.Weights = None
+    """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
+    norm: Norm = "frozen"
+    """Of the backbone."""
+    frozen_stages: int = 0
+    """Stages of the backbone that are not trained; 1 in the published recipe, conv1 and conv2 of VGG."""
+    stride_first: bool = False
+    """The backbone's blocks have their stride in the first 1x1 convolution, as the first ResNets did."""
+    pixel_mean: tuple[float, float, float] | None = None
+    """Of the pixels that the backbone was trained on, RGB in 0..1; left out, what timm knows of it."""
+    pixel_std: tuple[float, float, float] | None = None
+    head: Literal["backbone", "layers"] = "backbone"
+    """What sees a region, twice: the backbone's last layers (fc6 and fc7 of VGG, C5 of a ResNet), or two new ones."""
+    hidden: int = 4096
+    """Width of new layers."""
+    mask_cells: int = 28
+    """Along a side of a mask; 21 in the authors' program."""
+    mask_hidden: int = 256
+    """Width of the layer that draws masks."""
+    mask_weight: float = 2.0
+    """Of the mask loss, as in the authors' program."""
+    anchor_sizes: tuple[float, ...] = (128.0, 256.0, 512.0)
+    """Sides in pixels."""
+    anchor_samples: int = 256
+    """Anchors of a picture that the RPN learns from."""
+    region_samples: int = 64
+    """Regions of a picture that the first round learns from."""
+    least_side: float = 16.0
+    """Of a proposal, in pixels."""
+    boxes_train: int = 12000
+    """Boxes that go into suppression."""
+    boxes_test: int = 6000
+    proposals_train: int = 300
+    """Boxes of a picture that come out of it."""
+    proposals_test: int = 300
+    min_score: float = 0.001
+    """Instances that score less are not reported."""
+    nms_iou: float = 0.3
+    vote_iou: float = 0.5
+    """Masks of boxes that overlap at least so much are averaged."""
+    threshold: float = 0.4
+    """Of a mask's probability."""
+    max_instances: int = 100
+    """Most instances of a picture."""
+
+
+POSITIVES, NEAR = 0.3, 0.85
+"""Share of regions with an object, at most; and of the others, share of those that touch one (IoU 0.1 to 0.5)."""
+MOST_GRADIENT = 1 / 512
+"""Of an offset, over the pictures of a batch: half of what the RPN's own loss says to it. With more, proposals flee to
+where nothing can be mistaken."""
+CONVENTION = Convention(rpn_beta=1 / 9, box_beta=1.0)
+
+
+class Seen(NamedTuple):
+    """What the second and third stage say of regions."""
+
+    masks: Float[Tensor, "n m m"]
+    """Logits."""
+    named: Named
+    """Of the class by its box, and where the box really lies."""
+    logits: Float[Tensor, "n c1"]
+    """Of the class by its mask, background last."""
+
+
+class MNC(nn.Module):
+    def __init__(self, cfg: Config):
+        super().__init__()
+        self.cfg = cfg
+        self.backbone = _backbone(cfg)
+        (channels,), strides = self.backbone.channels, self.backbone.strides
+        convention = replace(CONVENTION, least_proposal=cfg.least_side)
+        self.rpn = RPN(channels, sizes=[cfg.anchor_sizes], strides=strides, convention=convention)
+        self.pool = Pool(size=14, strides=strides, convention=convention, operator="warp", reduce="maximum")
+        self.mask = _drawing(cfg, channels)
+        self.box_path, width = _path(cfg, channels)
+        self.mask_path, _ = _path(cfg, channels)
+        self.box_head = BoxHead(nn.Flatten(), 2 * width, cfg.num_classes, convention=convention)
+        self.score = nn.Linear(2 * width, cfg.num_classes + 1)
+        nn.init.normal_(self.score.weight, std=0.01)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, images: Images, targets: list[Targets]) -> Losses:
+        cfg, objects, crowds = self.cfg, [matching.objects(t) for t in targets], [t.boxes[t.crowd] for t in targets]
+        x = self.features(images)
+        found = self.rpn([x])
+        passed = found._replace(offsets=[self.passed(o, len(o)) for o in found.offsets])
+        proposals = self.rpn.propose(passed, images.sizes, per_level=cfg.boxes_train, keep=cfg.proposals_train)
+        losses = self.rpn.loss(found, objects, total=cfg.anchor_samples)
+        truth = list(zip(objects, crowds, strict=True))
+        regions = [draw(cfg, p, *t) for p, t in zip(proposals, truth, strict=True)]
+        first, seen = self.learn(x, regions, objects)
+        if cfg.stages == 3:
+            return losses | first
+        best = seen.logits[:, :-1].argmax(1)
+        moved = self.move([r.boxes for r in regions], seen.named.offsets, best, images)
+        again, _ = self.learn(x, [take(cfg, m, *t) for m, t in zip(moved, truth, strict=True)], objects)
+        return losses | first | {f"{name}_again": loss for name, loss in again.items()}
+
+    @torch.no_grad()
+    def predict(self, images: Images) -> list[Instances]:
+        cfg, x = self.cfg, self.features(images)
+        where = self.rpn.propose(self.rpn([x]), images.sizes, per_level=cfg.boxes_test, keep=cfg.proposals_test)
+        rounds = [(where, self.see(x, where))]
+        if cfg.stages == 5:
+            _, seen = rounds[0]
+            where = self.move(where, seen.named.offsets, seen.logits.argmax(1), images)
+            rounds.append((where, self.see(x, where)))
+        split = [_split(*of_round) for of_round in rounds]
+        return [_voted(cfg, images, i, several) for i, several in enumerate(zip(*split, strict=True))]
+
+    def features(self, images: Images) -> Float[Tensor, "b c _ _"]:
+        (x,) = self.backbone(images.normalized(self.backbone.mean, self.backbone.std))
+        return x
+
+    def see(self, x: Float[Tensor, "b c _ _"], where: Sequence[Float[Tensor, "_ 4"]]) -> Seen:
+        """The second and the third stage."""
+        features = self.pool([x], where)
+        masks = self.mask(features)
+        return Seen(masks, *self.name(features, masks.sigmoid()))
+
+    def name(
+        self, features: Float[Tensor, "n d s s"], drawn: Float[Tensor, "n m m"]
+    ) -> tuple[Named, Float[Tensor, "n c1"]]:
+        """The third stage: classes, from the features of boxes and from those that the masks leave."""
+        share = F.interpolate(drawn[:, None], size=features.shape[-2:], mode="bilinear", align_corners=False)
+        x = torch.cat([self.box_path(features), self.mask_path(features * share)], 1)
+        return self.box_head(x[..., None, None]), self.score(x)
+
+    def learn(self, x: Float[Tensor, "b c _ _"], regions: list[Regions], targets: list[Targets]) -> tuple[Losses, Seen]:
+        """Losses of the second and the third stage, in boxes that have a gradient as features have, not as truth."""
+        cfg, features = self.cfg, self.pool([x], [r.boxes for r in regions])
+        fixed = [replace(r, boxes=r.boxes.detach()) for r in regions]
+        truth = wanted(cfg, fixed, targets)
+        masks = self.mask(features)
+        labels = torch.cat([r.labels for r in fixed])
+        positive = labels < cfg.num_classes
+        drawn = masks[positive]
+        named = labels.masked_scatter(positive, fitting(cfg, drawn, truth, fixed, targets))
+        # only masks that fit are taught by the class that is seen through them
+        soft = torch.where((named < cfg.num_classes)[:, None, None], masks.sigmoid(), masks.sigmoid().detach())
+        seen = Seen(masks, *self.name(features, soft))
+        distance = F.binary_cross_entropy_with_logits(drawn, truth.to(drawn.dtype), reduction="sum")
+        entropy = F.cross_entropy(seen.logits, named, reduction="sum")
+        losses = {
+            "mask": cfg.mask_weight * distance / max(truth.numel(), 1),
+            "mask_class": entropy / max(len(labels), 1),
+            **self.box_head.loss(seen.named, fixed, targets),
+        }
+        return losses, seen
+
+    def move(
+        self,
+        where: Sequence[Float[Tensor, "_ 4"]],
+        offsets: Float[Tensor, "n c 4"],
+        labels: Int[Tensor, " n"],
+        images: Images,
+    ) -> list[Float[Tensor, "_ 4"]]:
+        """To where each lies if it is of its class; those of the background stay."""
+        counts, known = [len(w) for w in where], labels < self.cfg.num_classes
+        own = offsets[torch.arange(len(labels), device=labels.device), torch.where(known, labels, 0)]
+        own = self.passed(torch.where(known[:, None], own, 0).float(), len(where)).split(counts)
+        moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(own, where, strict=True)]
+        return [boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)]
+
+    def passed(self, offsets: Float[Tensor, "*n 4"], pictures: int) -> Float[Tensor, "*n 4"]:
+        """Offsets of the boxes that the next stage works in, with a gradient of limited size or with none."""
+        if not self.cfg.box_gradient or not offsets.requires_grad:
+            return offsets.detach()
+        most, passed = MOST_GRADIENT / pictures, offsets.view_as(offsets)
+        passed.register_hook(partial(torch.clamp, min=-most, max=most))
+        return passed
+
+
+def build(cfg: Config) -> MNC:
+    return MNC(cfg)
+
+
+# --- what is learned from
+
+
+def draw(cfg: Config, proposals: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]) -> Regions:
+    """Of the first round: some proposals and boxes of objects."""
+    several, matches = _matched(proposals, targets, crowds, background=0.1)
+    first, near, far = (_shuffled(at) for at in (matches >= 0, matches == BETWEEN, matches == BACKGROUND))
+    first = first[: round(cfg.region_samples * POSITIVES)]
+    rest = cfg.region_samples - len(first)
+    near = near[: max(round(rest * NEAR), rest - len(far))]
+    others = torch.cat([near, far[: rest - len(near)]])
+    return roi.chosen(several, targets, matches[first], first, others, background=cfg.num_classes)
+
+
+def take(cfg: Config, moved: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]) -> Regions:
+    """Of the second round: all that came out of the first, and the boxes of objects."""
+    several, matches = _matched(moved, targets, crowds, background=0.5)
+    first, others = torch.where(matches >= 0)[0], torch.where(matches == BACKGROUND)[0]
+    return roi.chosen(several, targets, matches[first], first, others, background=cfg.num_classes)
+
+
+def wanted(cfg: Config, regions: list[Regions], targets: list[Targets]) -> Bool[Tensor, "n m m"]:
+    """The objects in the grids of the masks of positive regions."""
+    sampled = [t.masks.sample(r.positive, r.matched, cfg.mask_cells) for r, t in zip(regions, targets, strict=True)]
+    return torch.cat(sampled) >= cfg.threshold
+
+
+@torch.no_grad()
+def fitting(
+    cfg: Config,
+    drawn: Float[Tensor, "n m m"],
+    truth: Bool[Tensor, "n m m"],
+    regions: list[Regions],
+    targets: list[Targets],
+) -> Int[Tensor, " n"]:
+    """The class of each positive region as its mask shows it: background where the IoU with the object is below 0.5."""
+    iou = mask_iou(drawn.sigmoid() >= cfg.threshold, truth, share_inside(regions, targets))
+    return torch.where(iou >= 0.5, torch.cat([r.positive_labels for r in regions]), cfg.num_classes)
+
+
+@torch.no_grad()
+def _positions(several: Tensor, targets: Targets, crowds: Tensor, background: float) -> Int[Tensor, " n"]:
+    matches = match(several, targets.boxes, positive=0.5, negative=background)
+    return torch.where(roi.in_crowd(several, crowds) & (matches < 0), BETWEEN - 1, matches)
+
+
+def _matched(
+    found: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"], *, background: float
+) -> tuple[Float[Tensor, "m 4"], Int[Tensor, " m"]]:
+    """These and the boxes of objects, with the object that each stands for; what lies in a crowd is nothing."""
+    several = torch.cat([found, targets.boxes])
+    return several, _positions(several, targets, crowds, background)
+
+
+def _shuffled(those: Bool[Tensor, " n"]) -> Int[Tensor, " m"]:
+    places = torch.where(those)[0]
+    return places[torch.randperm(len(places), device=places.device)]
+
+
+# --- what is found
+
+
+def _split(where: Sequence[Float[Tensor, "_ 4"]], seen: Seen) -> list[tuple[Tensor, ...]]:
+    """Of each picture: boxes, probabilities of masks and classes, offsets."""
+    parts = (seen.masks.float().sigmoid(), seen.logits.float().softmax(1)[:, :-1], seen.named.offsets.float())
+    return list(zip(where, *(part.split([len(w) for w in where]) for part in parts), strict=True))
+
+
+def _voted(cfg: Config, images: Images, i: int, rounds: Sequence[tuple[Tensor, ...]]) -> Instances:
+    """Picture i, from the boxes of all rounds."""
+    several, drawn, scores, offsets = (torch.cat(parts) for parts in zip(*rounds, strict=True))
+    found = voting.survivors(several, scores, min_score=cfg.min_score, nms_iou=cfg.nms_iou, most=cfg.max_instances)
+    votes = voting.shares(several, scores, found, least_iou=cfg.vote_iou)
+    (x, y), size = images.scale(i), images.originals[i]
+    refined = boxes.decode(offsets[found.which, found.labels], several[found.which], WEIGHTS)
+    return Instances(
+        boxes=boxes.clip(boxes.scale(boxes.clip(refined, images.sizes[i]), x=x, y=y), size),
+        labels=found.labels,
+        scores=found.scores,
+        quality=torch.ones_like(found.scores),
+        mask_scores=found.scores,
+        masks=voting.means(drawn, boxes.scale(several, x=x, y=y), votes, size, threshold=cfg.threshold),
+    ).ranked()
+
+
+# --- how it is put together
+
+
+def _backbone(cfg: Config) -> backbones.Backbone:
+    return backbones.build(
+        cfg.backbone,
+        norm=cfg.norm,
+        weights=cfg.weights,
+        stages=(4,),
+        frozen=cfg.frozen_stages,
+        stride_first=cfg.stride_first,
+        mean=cfg.pixel_mean,
+        std=cfg.pixel_std,
+    )
+
+
+def _drawing(cfg: Config, channels: int) -> nn.Sequential:
+    """The second stage: all of a region to all cells of its mask."""
+    cells = cfg.mask_cells
+    layers = nn.Linear(channels * 14**2, cfg.mask_hidden), nn.Linear(cfg.mask_hidden, cells**2)
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.001)
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.Unflatten(1, (cells, cells)))
+
+
+def _path(cfg: Config, channels: int) -> tuple[nn.Module, int]:
+    """From a region's 14 x 14 cells to a vector, and its length."""
+    if cfg.head == "layers":
+        return nn.Sequential(nn.MaxPool2d(2), two_layers(channels, 7, hidden=cfg.hidden)), cfg.hidden
+    if cfg.backbone.startswith("vgg"):
+        layers = backbones.linear_layers(cfg.backbone, weights=cfg.weights)
+        return nn.Sequential(nn.MaxPool2d(2), layers, nn.Flatten()), 4096
+    last = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
+    *_, convolution = (m for m in last.modules() if isinstance(m, nn.Conv2d))
+    return nn.Sequential(last, nn.AdaptiveAvgPool2d(1), nn.Flatten()), convolution.out_channels
