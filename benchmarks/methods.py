@@ -67,6 +67,8 @@ class Variant:
 
 
 VARIANTS = {
+    "panet, one path": Variant(method="panet", options={"bottom_up": False}),
+    "mnc, boxes not taught": Variant(method="mnc", options={"box_gradient": False}),
     "embed_mask, one margin": Variant(method="embed_mask", options={"margin": "fixed"}),
     "discriminative, nothing pulled": Variant(method="discriminative", options={"variance_weight": 0.0}),
     "spatial_embeddings, one sigma": Variant(method="spatial_embeddings", options={"sigma": "fixed"}),
