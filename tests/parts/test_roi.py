@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align, roi_pool
 
 from maskwise.masks import Masks
+from maskwise.parts import roi
 from maskwise.parts.convention import CONVENTIONS
 from maskwise.parts.roi import Pool, draw, level_of, warp
 from maskwise.structures import Targets
@@ -127,6 +128,26 @@ def test_roi_warp_of_whole_cells_is_roi_align_without_the_shift():
     rois = as_torchvision([torch.tensor([[16.0, 32, 72, 88]]), torch.tensor([[8.0, 8, 136, 120]])])
     expected = roi_align(x, rois, 14, 1 / 8, 1, False)
     torch.testing.assert_close(warp(x, rois, 14, stride=8), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("reduce", "pool"), [("average", F.avg_pool2d), ("maximum", F.max_pool2d)])
+def test_roi_warp_reads_rows_on_a_cpu_with_the_same_gradients(reduce, pool, monkeypatch):
+    """Sides of fewer than 16 cells: no point lies on the border of two."""
+    monkeypatch.setattr(roi, "FEW", 2)  # regions at a time, where a map is that small
+    (x,) = levels(strides=(16,))
+    several = torch.cat(regions())
+    found = []
+    for rows in (False, True):
+        maps, place = x.clone().requires_grad_(), several.clone().requires_grad_()
+        if rows:
+            read = Pool(size=4, strides=(16,), convention=CONVENTIONS["continuous"], operator="warp", reduce=reduce)
+            value = read([maps], place.split(4))
+        else:
+            value = pool(warp(maps, as_torchvision(place.split(4)), 8, stride=16), 2)
+        (value**2).sum().backward()
+        found.append((value, maps.grad, place.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 # --- levels

@@ -114,3 +114,10 @@ def served(model: object, limits: Limits | None = None, *, access: Access | None
 
 def ask(client: httpx.Client, *files: bytes, **options: object) -> httpx.Response:
     return client.post("/v1/predict", files=[("file", ("x", file)) for file in files], data=options)
+
+
+def wait_for(condition, seconds: float = 5) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)

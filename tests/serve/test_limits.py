@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-from serve.fakes import Bright, as_file, ask, served, spots
+from serve.fakes import Bright, as_file, ask, served, spots, wait_for
 
 from maskwise.serve import connection, guard
 from maskwise.serve.limits import Limits
@@ -128,13 +128,6 @@ def background(client: httpx.Client, count: int) -> tuple[list[threading.Thread]
     for thread in threads:
         thread.start()
     return threads, codes
-
-
-def wait_for(condition, seconds: float = 5) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_a_full_queue_is_told_at_once_and_nothing_taken_on_is_lost():

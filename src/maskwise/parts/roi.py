@@ -104,7 +104,7 @@ class Pool:
         dtype = levels[0].dtype
         exact = torch.promote_types(dtype, torch.float32)  # bfloat16 knows the pixels of a side to a multiple of 8
         maps, rois = [x.to(exact) for x in levels[: len(self.strides)]], torch.cat([picture, flat], 1).to(exact)
-        if flat.device.type == "cpu" and self.operator == "align":
+        if flat.device.type == "cpu" and self.operator != "pool":
             return self._read_rows(maps, rois, level).to(dtype)
         parts = [torch.where(level == i)[0] for i in range(len(self.strides))]
         found = [self._read(x, rois[at], stride) for x, at, stride in zip(maps, parts, self.strides, strict=True)]
@@ -128,22 +128,23 @@ class Pool:
     ) -> Float[Tensor, "n c s s"]:
         """The same on a CPU, where torchvision's operator uses one core and strides through memory."""
         corners = rois[:, 1:] / rois.new_tensor(self.strides)[level, None]
-        picture = rois[:, 0].to(torch.int64)
-        grid = partial(align_rows, levels, picture, level, corners, aligned=self.convention.aligned)
+        warped = self.operator == "warp"
+        corners = to_cells(corners) + 0.5 if warped else corners  # in whose cells a whole number is the middle
+        aligned, sampling = (True, 2) if warped else (self.convention.aligned, self.convention.sampling)
+        picture, grid = rois[:, 0].to(torch.int64), partial(align_rows, levels, aligned=aligned)
         if self.reduce == "average":
-            return grid(size=self.size, sampling=self.convention.sampling)
-        return F.max_pool2d(grid(size=2 * self.size, sampling=1), 2)
+            return grid(picture, level, corners, size=self.size, sampling=sampling)
+        # before the maximum there is four times as much: little enough to stay in a cache, as much as the maps at least
+        several = max(FEW, sum(x[:, 0].numel() for x in levels) // (2 * self.size) ** 2)
+        parts = zip(picture.split(several), level.split(several), corners.split(several), strict=True)
+        return torch.cat([F.max_pool2d(grid(*part, size=2 * self.size, sampling=1), 2) for part in parts])
 
 
 def warp(
     x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], size: int, *, stride: int, rounded: bool = True
 ) -> Float[Tensor, "n c s s"]:
-    """RoIWarp (Dai et al., 2016): features at points of an even grid over each region, with a gradient for the region.
-
-    The corners are rounded to whole cells, and the gradient passes as if they were not.
-    """
-    corners = rois[:, 1:] / stride
-    corners = corners + (corners.round() - corners).detach() if rounded else corners
+    """RoIWarp (Dai et al., 2016): features at points of an even grid over each region, which has a gradient."""
+    corners = to_cells(rois[:, 1:] / stride) if rounded else rois[:, 1:] / stride
     share = (torch.arange(size, device=x.device) + 0.5) / size
     at = corners[:, None, :2] + share[:, None] * (corners[:, 2:] - corners[:, :2])[:, None]  # n s 2
     # a whole number is the middle of a cell; grid_sample counts from -1 to 1, from border to border
@@ -158,6 +159,13 @@ def warp(
     return torch.cat(found, 1).unflatten(1, (len(rois), size)).transpose(0, 1)[torch.cat(parts).argsort()]
 
 
+def to_cells(corners: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    """To whole ones; the gradient passes as if they were not."""
+    return corners + (corners.round() - corners).detach()
+
+
+FEW = 32
+"""Regions."""
 READ_AT_ONCE = 1 << 22
 """Cells, repeats included: a region of a whole mosaic has very many."""
 
