@@ -14,13 +14,13 @@ WHOLE = Scenes(size=(128, 128), count=(2, 6))
 CLASSES = len(WHOLE.categories)
 
 
-def tiny(method: str, config: C, *, side: int | None = None, best: Best = "masks") -> Run[C]:
+def tiny(method: str, config: C, *, side: int | None = None, best: Best = "masks", lr: float = 1e-3) -> Run[C]:
     """It runs, and learns nothing much. `side`: what scenes are enlarged to before they are seen."""
     return Run(
         method=method,
         config=config,
         data=_data(Synthetic(scenes=TINY, train=8, val=4), batch=4, side=side, as_one=best == "proposals"),
-        optim=Optim(kind="adamw", lr=1e-3, lr_batch=None, clip=5.0),
+        optim=Optim(kind="adamw", lr=lr, lr_batch=None, clip=5.0),
         schedule=Schedule(epochs=2, kind="cosine", warmup=0),
         watch=Watch(log_steps=1, best=best),
     )

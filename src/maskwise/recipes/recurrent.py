@@ -12,8 +12,10 @@ from maskwise.recipes.run import Run
 
 def tiny_rsis() -> Run[rsis.Config]:
     """RSIS on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
-    config = rsis.Config(num_classes=CLASSES, backbone="resnet18", width=32, max_steps=4, encoder_rate=1.0)
-    return tiny("rsis", config)
+    config = rsis.Config(
+        num_classes=CLASSES, backbone="resnet18", width=64, max_steps=4, class_weight=0.5, encoder_rate=0.3
+    )
+    return tiny("rsis", config, lr=3e-3)
 
 
 def rsis_scenes() -> Run[rsis.Config]:
