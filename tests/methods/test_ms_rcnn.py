@@ -84,3 +84,20 @@ def test_several_classes_of_a_region_teach_in_half_the_precision_too(classes):
     with torch.autocast("cpu", torch.bfloat16):
         loss = small("ms_rcnn", quality_classes=classes)(*batch(count=1))["mask_iou"]
     assert loss > 0
+
+
+@pytest.mark.parametrize("quality_input", ["concatenated", "unpooled"])
+@pytest.mark.parametrize("detached", ["nothing", "mask", "features", "both"])
+def test_what_is_detached_is_not_trained_by_the_quality_head(quality_input, detached):
+    model = small("ms_rcnn", quality_input=quality_input, quality_detached=detached)
+    model(*batch(count=1))["mask_iou"].backward()
+
+    def trained(part):
+        return any(p.grad is not None and bool(p.grad.any()) for p in part.parameters())
+
+    assert trained(model.mask.iou)
+    assert trained(model.mask.head.predict) == (detached in ("nothing", "features"))
+    assert trained(model.neck) == (detached != "both")  # the mask is drawn from the features, too
+    only_mask = small("ms_rcnn", quality_input="mask_only", quality_detached=detached)
+    only_mask(*batch(count=1))["mask_iou"].backward()
+    assert trained(only_mask.neck) == (detached in ("nothing", "features"))

@@ -38,6 +38,8 @@ class Config(mask_rcnn.Config):
     """Masks must be better than this to teach the head (Table 6)."""
     quality_weight: float = 1.0
     """Of the loss."""
+    quality_detached: Literal["nothing", "mask", "features", "both"] = "nothing"
+    """Of what the head sees: that its loss does not train."""
 
 
 class ScoredMaskBranch(nn.Module):
@@ -60,7 +62,7 @@ class ScoredMaskBranch(nn.Module):
         )
 
     def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
-        """No part of what the head sees is detached: its loss trains the mask head and the features, too."""
+        """Unless what the head sees is detached, its loss trains the mask head and the features, too."""
         cfg, where = self.cfg, [r.positive for r in regions]
         labels = torch.cat([r.positive_labels for r in regions])
         features = self.pool(levels, where)
@@ -88,6 +90,7 @@ class ScoredMaskBranch(nn.Module):
         logits: Float[Tensor, "n k m m"],
         labels: Int[Tensor, " n"],
     ) -> Float[Tensor, "n c"]:
+        features, logits = self._detached(features, "features"), self._detached(logits, "mask")
         mask = mask_rcnn.probabilities(self.cfg, logits, labels)[:, None]
         match self.cfg.quality_input:
             case "concatenated":
@@ -97,10 +100,13 @@ class ScoredMaskBranch(nn.Module):
             case "all_classes":
                 x = torch.cat([features, F.max_pool2d(logits[:, : self.cfg.num_classes].sigmoid(), 2)], 1)
             case "unpooled":
-                x = torch.cat([self.pool.at(28)(levels, regions), mask], 1)
+                x = torch.cat([self._detached(self.pool.at(28)(levels, regions), "features"), mask], 1)
             case "mask_only":
                 x = F.max_pool2d(mask, 2)
         return self.iou(x)
+
+    def _detached(self, seen: Float[Tensor, "..."], part: Literal["mask", "features"]) -> Float[Tensor, "..."]:
+        return seen.detach() if self.cfg.quality_detached in (part, "both") else seen
 
     def _loss(
         self,
