@@ -1,9 +1,8 @@
 """What benchmarks/mask_scoring.py trains: cells of bed, network, method, options and seed, and the run of each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from maskwise.data.transforms import Blur, Invert, RandomCrop
@@ -106,7 +105,7 @@ class Cell:
     network: str
     method: str
     seed: int
-    options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ Results = Mapping[str, Mapping[str, Row]]
 """Rows by budget and name."""
 
 BEGIN = "<!-- benchmarks/mask_scoring.py: {} -->"
-DASH = "-"
+DASH, NOTHING = "-", "\nNot run yet.\n\n"
 PICTURES = "pictures/{}-{}.svg"
 COLOURS = (("#0a6cb0", "#5cb3f0"), ("#d1590a", "#f2924e"), ("#0a8f6b", "#3fc49d"), ("#b8608f", "#dd93b9"))
 COLOURS += (("#b98300", "#e5b53f"), ("#4a9ed6", "#a5d6f7"))
@@ -389,7 +389,7 @@ def publish(page: Path, results: Results) -> None:
             for budget, rows in sorted(results.items())
             if (found := table(list(rows.values())))
         ]
-        put(page, BEGIN.format(title), "".join(parts) + "\n" * bool(parts))
+        put(page, BEGIN.format(title), "".join(parts) + "\n" if parts else NOTHING)
     links = [_drawn(page, budget, list(rows.values())) for budget, rows in sorted(results.items())]
     put(page, BEGIN.format("pictures"), "".join(links))
 

@@ -1,0 +1,109 @@
+"""What docs/results.md says of mask scoring: how rows become means, differences and tables, and one row from a training."""
+
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def scoring():
+    """The modules of the benchmark."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        names = ("mask_scoring", "scoring_cells", "scoring_judge", "scoring_page")
+        return Namespace(**{name.removeprefix("mask_").removeprefix("scoring_"): import_module(name) for name in names})
+    finally:
+        sys.path.pop(0)
+
+
+def row(seed, ap, *, method="ms_rcnn", by_score=None, bed="scenes", options=None, **rest):
+    """Of a training that reaches this AP."""
+    aps = {
+        name: {"AP": value, "AP50": value + 0.2, "AP75": value + 0.1}
+        for name, value in (("mask_scores", ap), ("scores", by_score or ap))
+    }
+    about = {"bed": bed, "network": "lite0 fpn", "method": method, "options": options or {}, "seed": seed}
+    return {"group": "backbones", **about, "masks": aps, "boxes": {"AP": 0.5}, "quality": {"AP_oracle": 0.9}, **rest}
+
+
+def test_differences_are_paired_by_seed(scoring):
+    first, second = [0.50, 0.61, 0.40], [0.52, 0.64, 0.41]
+    found = scoring.page.paired(first, second)
+    assert (found.pairs, found.mean) == (3, pytest.approx(0.02))
+    assert found.p == pytest.approx(stats.ttest_rel(second, first).pvalue)
+    assert scoring.page.paired([0.5], [0.6]) is None
+    assert scoring.page.paired([0.5, 0.6], [0.5, 0.6]).p == 1
+    assert scoring.page.paired([0.5, 0.6], [0.6, 0.7]).p == 0
+
+
+def test_only_seeds_that_both_have_are_compared(scoring):
+    rows = [row(0, 0.5, method="mask_rcnn"), row(1, 0.3, method="mask_rcnn"), row(0, 0.6), row(2, 0.9)]
+    (line,) = scoring.page.trainings(rows)
+    assert line["seeds"] == "1"
+    assert line["Mask R-CNN"] == "0.500 / 0.700 / 0.600"
+    assert line["Mask Scoring R-CNN"] == "0.600 / 0.800 / 0.700"
+    assert line["difference"] == scoring.page.DASH
+
+
+def test_two_orders_of_the_same_masks(scoring):
+    edges = {"scores": 0.2, "mask_scores": 0.3}
+    rows = [row(seed, 0.6 + seed / 10, by_score=0.5 + seed / 10, boundary=edges) for seed in (0, 1)]
+    (line,) = scoring.page.rankings(rows)
+    assert line["by class score"].startswith("0.550 ± 0.071")
+    assert line["difference"] == "+0.100 ± 0.000"
+    assert line["by true IoU"] == "0.900 ± 0.000"
+
+
+def test_an_ablation_is_held_against_the_default_of_its_seeds(scoring):
+    quality = {"quality": {"spearman_of_hits_quality": 0.7}}
+    rows = [row(0, 0.5, **quality), row(1, 0.6, **quality)]
+    rows.append(row(1, 0.55, options={"quality_input": "mask_only"}, **quality) | {"group": "inputs"})
+    usual, changed = scoring.page.ablations(rows)
+    assert usual["option"] == "as published"
+    assert (changed["seeds"], changed["difference"]) == ("1", scoring.page.DASH)
+
+
+def test_bins_of_several_seeds_count_each_detection_once(scoring):
+    found = scoring.page.together([[[0.25, 0.2, 3]], [[0.29, 0.6, 1], [0.91, 0.9, 5]]])
+    assert [*found] == [pytest.approx([0.26, 0.91]), pytest.approx([0.3, 0.9])]
+
+
+def test_powers_that_do_equally_well_are_the_published_ones(scoring):
+    assert scoring.judge.best_share({0.3: 0.5, 0.5: 0.5, 0.6: 0.5}) == 0.5
+    assert scoring.judge.best_share({0.3: 0.51, 0.5: 0.5}) == 0.3
+
+
+def test_every_cell_has_a_name_of_its_own_and_tables_4_to_6_are_among_them(scoring):
+    for budget in scoring.cells.BUDGETS.values():
+        cells = scoring.cells.cells(budget)
+        assert len({cell.name for cell in cells}) == len(cells)
+        assert {"inputs", "targets", "samples", "gradient", "peer", "backbones"} == {cell.group for cell in cells}
+
+
+def test_the_page_has_a_place_for_every_table(scoring, tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text((ROOT / "docs" / "results.md").read_text())
+    scoring.page.publish(page, {})
+    assert page.read_text().count(scoring.page.NOTHING) == len(scoring.page.TABLES)
+
+
+@pytest.mark.slow
+def test_a_row_from_a_training(scoring, tmp_path):
+    short = {"scenes": replace(scoring.cells.BUDGETS["cpu"].beds["scenes"], steps=2, batch=2, judging=0)}
+    budget = replace(scoring.cells.BUDGETS["cpu"], beds=short, networks={"scenes": ("lite0 fpn",)})
+    args = scoring.scoring.arguments(["--runs", str(tmp_path)])
+    for method in ("mask_rcnn", "ms_rcnn", scoring.cells.PEER):
+        cell = scoring.cells.Cell(group="backbones", bed="scenes", network="lite0 fpn", method=method, seed=0)
+        found = scoring.scoring.row(cell, budget, tmp_path / method, args, scenes=4)
+        assert found["pictures"] == 4
+        assert found["protocol"] == scoring.cells.protocol(cell, budget, None)
+        assert ("fit" in found) == (method == "ms_rcnn")
+        again = scoring.scoring.row(cell, budget, tmp_path / method, args, scenes=4)
+        assert again["masks"] == found["masks"]
