@@ -4,6 +4,7 @@ Nothing that a model file or folder holds is ever executed. See docs/predict.md.
 """
 
 import copy
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -144,8 +145,9 @@ class Model:
     def trained(self, run: Run[Any], folder: Path | str, *, resume: bool = False, exist_ok: bool = False) -> Path:
         """As `train`, on the device of the run. Returns the file of the weights."""
         entry = METHODS[self.about.method]
-        run = replace(run, method=self.about.method, config=_config(entry, self.about))
-        begun = cast(Callable[[Any], Method], partial(_begun, entry, self.module.state_dict()))
+        weights = self.module.state_dict()
+        run = replace(run, method=self.about.method, config=_config(entry, self.about), begins_with=digest(weights))
+        begun = cast(Callable[[Any], Method], partial(_begun, entry, weights))
         own = {self.about.method: replace(entry, build=begun)}
         return train(run, Path(folder), methods=own, resume=resume, exist_ok=exist_ok)
 
@@ -199,6 +201,15 @@ def _own(path: Path, methods: Mapping[str, Entry]) -> tuple[nn.Module, About]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return module, about
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """The same for the same names and numbers, whatever file they lay in."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f"sha256:{found.hexdigest()}"
 
 
 def _begun(entry: Entry, weights: Mapping[str, Tensor], config: Any) -> nn.Module:

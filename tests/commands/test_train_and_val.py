@@ -22,7 +22,7 @@ from maskwise.evaluate.files import load_comparison
 from maskwise.evaluate.validation import compare, limited, renamed, validation
 from maskwise.masks import Masks
 from maskwise.methods import METHODS
-from maskwise.model import load
+from maskwise.model import digest, load
 from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Files
 from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
@@ -169,6 +169,10 @@ def test_training_goes_on_from_a_model_on_other_classes(trained, files, tmp_path
     assert learned
     assert all(before[name].equal(after[name]) for name in learned)
     assert read_about(weights).categories.names == ("disc", "square")
+    stored = json.loads((tmp_path / "run" / "run.json").read_bytes())
+    assert stored["begins_with"] == digest(load(folder).module.state_dict())
+    assert cli.main(["train", str(tmp_path / "run"), "--out", str(tmp_path / "again")]) == 2
+    assert "begins with the weights of a model; name it with --model" in capsys.readouterr().err
 
 
 # val

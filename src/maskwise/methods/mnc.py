@@ -1,4 +1,4 @@
-"""Multi-task Network Cascades (MNC). Jifeng Dai, Kaiming He, Jian Sun, CVPR 2016. https://arxiv.org/abs/1512.04412
+"""Multi-task Network Cascades. Jifeng Dai, Kaiming He, Jian Sun, CVPR 2016. https://arxiv.org/abs/1512.04412
 
 Three tasks, each built on the one before: boxes without a class, a mask without a class in each box, and the class of
 what the mask shows, seen through features of the box and through the same features where the mask is. All is learned at

@@ -10,8 +10,7 @@ from maskwise.recipes.run import Run
 
 
 def tiny_mnc() -> Run[mnc.Config]:
-    """MNC on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much. Seen at twice their size, because
-    features have a stride of 16."""
+    """MNC on a handful of scenes of 64 x 64 pixels, seen at twice their size: it runs, and learns nothing much."""
     config = mnc.Config(
         num_classes=CLASSES,
         backbone="resnet18",

@@ -198,6 +198,8 @@ class Run(Generic[C]):
     device: str = "auto"
     deterministic: bool = False
     """Refuse operations whose result changes from one time to the next; slower on a GPU."""
+    begins_with: str | None = None
+    """Digest of the weights of the trained model that this begins with; None: with those of a new network."""
 
     def fitted(self, categories: Categories) -> "Run[C]":
         """With as many classes as the data has, where the method has classes."""
