@@ -1,4 +1,4 @@
-"""What docs/results.md says of mask scoring: how rows become means, differences and tables, and one row from a training."""
+"""What docs/results.md says of mask scoring: rows become means, differences and tables; and a row from a training."""
 
 import sys
 from argparse import Namespace
