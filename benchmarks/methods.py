@@ -238,7 +238,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="METHOD", help="all, and the variants, where none is named")
     parser.add_argument("--data", type=Path, help="nuclei, with train.json and val.json, in the place of scenes")
-    parser.add_argument("--seconds", type=float, help="to learn, of one core (150; for nuclei 240)")
+    parser.add_argument("--seconds", type=float, default=150.0, help="to learn, of one core")
     parser.add_argument("--jobs", type=int, default=2, help="methods at a time")
     parser.add_argument("--again", action="store_true", help="also what is there already")
     parser.add_argument("--runs", type=Path, default=Path("runs/methods"))
@@ -246,7 +246,6 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if unknown := [name for name in args.names if name not in {**METHODS, **VARIANTS}]:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join([*METHODS, *VARIANTS])}")
-    args.seconds = args.seconds or (150.0 if args.data is None else 240.0)
     return args
 
 
