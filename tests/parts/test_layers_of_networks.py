@@ -77,7 +77,16 @@ def test_a_frozen_norm_is_the_batch_norm_at_test_time_also_in_training():
 
 
 def test_group_norm_has_32_groups_or_what_divides():
-    assert [norms.group_norm(c).num_groups for c in (256, 48, 7)] == [32, 16, 1]
+    assert [norms.group_norm(c).num_groups for c in (256, 64, 32, 48, 7)] == [32, 8, 4, 4, 1]
+    assert [norms.group_norm(c, least=1).num_groups for c in (256, 64, 48, 7)] == [32, 32, 16, 1]
+
+
+def test_a_narrow_head_with_group_norm_sees_how_much_of_something_there_is():
+    """Two regions that differ in one channel, everywhere alike."""
+    norm, region = norms.group_norm(32), torch.ones(2, 32, 7, 7)
+    region[1, 0] = 9.0
+    first, second = norm(region)
+    assert (first[0] - second[0]).abs().min() > 1
 
 
 def test_norms_are_replaced_wherever_they_are():

@@ -30,9 +30,16 @@ class FrozenBatchNorm(nn.Module):
         return self.activation(torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype)))
 
 
-def group_norm(channels: int, *, groups: int = 32) -> nn.GroupNorm:
-    """32 groups (Wu & He, 2018), or the most below that which divide the channels."""
-    return nn.GroupNorm(gcd(channels, groups), channels)
+def group_norm(channels: int, *, least: int = 8) -> nn.GroupNorm:
+    """32 groups (Wu & He, 2018), or fewer that divide the channels into groups of at least `least`.
+
+    A channel that is a group of its own is told apart from no other: in narrow heads, how much of something there is
+    would be forgotten, and with it the class.
+    """
+    groups = gcd(channels, 32)
+    while groups > 1 and channels < groups * least:
+        groups //= 2
+    return nn.GroupNorm(groups, channels)
 
 
 def after(convolution: nn.Conv2d, norm: Norm | None) -> nn.Module:
@@ -65,7 +72,7 @@ def _frozen(old: nn.BatchNorm2d) -> FrozenBatchNorm:
 
 def _grouped(old: nn.BatchNorm2d) -> nn.Module:
     activation = _activation(old)
-    new = group_norm(old.num_features)
+    new = group_norm(old.num_features, least=1)  # as published backbones have it, the 64 channels of stems too
     return new if activation is None else nn.Sequential(new, activation)
 
 
