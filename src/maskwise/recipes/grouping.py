@@ -12,7 +12,7 @@ from maskwise.recipes.run import Run
 def tiny_discriminative() -> Run[discriminative.Config]:
     """Discriminative loss on a handful of scenes of 64 x 64 pixels: it runs, and learns nothing much."""
     config = discriminative.Config(num_classes=CLASSES, backbone="resnet18", width=32, leftover=20)
-    return tiny("discriminative", config)
+    return tiny("discriminative", config, lr=3e-3)
 
 
 def tiny_spatial_embeddings() -> Run[spatial_embeddings.Config]:
@@ -20,7 +20,7 @@ def tiny_spatial_embeddings() -> Run[spatial_embeddings.Config]:
     config = spatial_embeddings.Config(
         num_classes=CLASSES, width=32, unit=64.0, sigma_start=0.15, threshold=0.5, min_pixels=10
     )
-    return tiny("spatial_embeddings", config)
+    return tiny("spatial_embeddings", config, lr=3e-3)
 
 
 def discriminative_scenes() -> Run[discriminative.Config]:

@@ -64,7 +64,7 @@ def sharpmask_coco(data: str) -> Run[sharpmask.Config]:
 
 def _tiny(method: str, options: type[C]) -> Run[C]:
     config = _small(options, width=32, code=64, hidden=64, mask_side=16, max_instances=10)
-    return tiny(method, config, best="proposals")
+    return tiny(method, replace(config, samples=2), best="proposals", lr=2e-3)
 
 
 def _scenes(method: str, options: type[C]) -> Run[C]:
