@@ -70,6 +70,7 @@ class Variant:
 
 VARIANTS = {
     "panet, one path": Variant(method="panet", options={"bottom_up": False}),
+    "panet, own level": Variant(method="panet", options={"levels": "own"}),
     "mnc, boxes not taught": Variant(method="mnc", options={"box_gradient": False}),
     "embed_mask, one margin": Variant(method="embed_mask", options={"margin": "fixed"}),
     "discriminative, nothing pulled": Variant(method="discriminative", options={"variance_weight": 0.0}),
