@@ -198,9 +198,9 @@ def numbers(found: Comparison, most: int) -> dict[str, Any]:
 
 
 def best_dice(found: Comparison) -> dict[str, Any]:
-    several = {cut: finite(dice(above(found, cut)).numbers) for cut in CUTS}
+    several = {cut: dice(above(found, cut)).numbers for cut in CUTS}
     cut = max(CUTS, key=lambda cut: several[cut]["SBD"])
-    return {"cut": cut, **several[cut]}
+    return {"cut": cut, **finite(several[cut])}
 
 
 def seconds_a_picture(model: Model, source: SizedSource) -> float:

@@ -295,14 +295,14 @@ def pace(rows: Sequence[Row]) -> Rows:
     return found
 
 
-TRAININGS = """Two trainings, one without and one with the head. The difference is what the paper's Table 1 is about, and
-holds the chance of two trainings:"""
-RANKED = """One training, its masks in two orders: the same detections, ranked by the score of their class and by that times
-the predicted quality. *By true IoU* is what a perfect prediction would reach:"""
+TRAININGS = """Two trainings, one without and one with the head. The difference is what the paper's Table 1 is about,
+and holds the chance of two trainings:"""
+RANKED = """One training, its masks in two orders: the same detections, ranked by the score of their class and by that
+times the predicted quality. *By true IoU* is what a perfect prediction would reach:"""
 FOLLOWED = "How the numbers follow the true IoU, over all detections and over those that hit an object:"
-VARIED = """Variants of the head, each against the published one from the same seeds: what it sees (Table 4), what it learns
-(Table 5), from which regions (Table 6), and whether its loss also teaches the masks and the features, which the paper
-does not ask:"""
+VARIED = """Variants of the head, each against the published one from the same seeds: what it sees (Table 4), what it
+learns (Table 5), from which regions (Table 6), and whether its loss also teaches the masks and the features, which the
+paper does not ask:"""
 TABLES: Sequence[tuple[str, Callable[[Sequence[Row]], Rows]]] = (
     ("How the rows were made:", protocols),
     (TRAININGS, trainings),

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import Any, cast
 
 import torch
@@ -139,7 +140,7 @@ def seconds_of_a_step(
     module.train()
     optimizer = optimization.build(module, run.optim, run.data.batch)
     optimization.set_rate(optimizer, 0.0)
-    dtype, turn = AMP[run.optim.amp], iter(batches * 100)
+    dtype, turn = AMP[run.optim.amp], cycle(batches)
 
     def step() -> float:
         batch = next(turn).to(on)
@@ -156,7 +157,7 @@ def seconds_of_a_step(
 
 def seconds_of_a_picture(module: nn.Module, batches: list[Batch], on: torch.device) -> Callable[[], float]:
     """From pixels to masks as run lengths."""
-    turn = iter(batches * 100)
+    turn = cycle(batches)
 
     def predict() -> float:
         images = next(turn).images.to(on)
