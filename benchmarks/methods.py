@@ -303,7 +303,7 @@ def line(name: str, found: dict[str, Any]) -> dict[str, str]:
     return {
         "method": name,
         **{n: "-" if v is None else f"{v:.3f}" for n, v in zip(names, values, strict=True)},
-        "steps": f"{found['steps']:,}",
+        "steps": f"{found['steps']:,}" + (f" in {found['seconds']:.0f} s" if found["seconds"] else ""),
         "ms a picture": f"{found['milliseconds_a_picture']:.0f}",
         "parameters": f"{found['parameters'] / 1e6:.1f} M",
         "to read": f"{found['lines']:,} lines, {found['files']} files",
