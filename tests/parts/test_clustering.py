@@ -80,6 +80,11 @@ def test_few_pixels_are_left_over_and_small_clusters_dropped():
     assert around_modes(points[:, :0], bandwidth=1.0, leftover=0).owner.shape == (0,)
 
 
+def test_noise_is_not_tried_pixel_by_pixel():
+    found = around_modes(line(*range(50)), bandwidth=0.1, least=1, leftover=1, most=7)
+    assert found.centres.shape[1] == (found.owner >= 0).sum() == 7
+
+
 def test_numbers_that_are_none_belong_to_nobody():
     points = torch.cat([torch.zeros(2, 20), torch.full((2, 20), torch.nan)], 1)
     assert around_modes(points, bandwidth=1.0, leftover=1).owner.tolist() == [0] * 20 + [-1] * 20

@@ -38,20 +38,23 @@ def around_modes(
     rounds: int = 100,
     least: int = 10,
     leftover: int = 100,
+    most: int = 1000,
     seed: int = 0,
 ) -> Clusters:
     """A pixel by chance that belongs to nobody, from it to a mode of the density, and all pixels near that mode.
 
     A mode whose surroundings belong to others by more than a half is none: they are passed over, and so is what lies
-    around the pixel that led there. It ends when fewer than `leftover` pixels are left; clusters of fewer than `least`
-    are dropped. With no `rounds` of mean shift it is the pixels near the first one that are taken. The chance is the
-    same each time.
+    around the pixel that led there. It ends when fewer than `leftover` pixels are left, or when `most` pixels were tried,
+    which only noise needs; clusters of fewer than `least` are dropped. With no `rounds` of mean shift it is the pixels
+    near the first one that are taken. The chance is the same each time.
     """
     chance = torch.Generator().manual_seed(seed)
     owner = torch.full(points.shape[1:], NOBODY, device=points.device)
     free = torch.ones_like(owner, dtype=torch.bool)
     centres: list[Tensor] = []
-    while len(left := torch.where(free)[0]) >= max(leftover, 1):
+    for _ in range(most):
+        if len(left := torch.where(free)[0]) < max(leftover, 1):
+            break
         first = left[int(torch.randint(len(left), (), generator=chance))]
         mode = shifted(points, points[:, first], bandwidth=bandwidth, rounds=rounds)
         near = within(points, mode, bandwidth)
