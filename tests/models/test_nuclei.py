@@ -37,13 +37,13 @@ def test_the_card_says_what_was_measured():
         assert words in card
 
 
-@pytest.mark.parametrize(("name", "share"), [("fluorescence", 0.8), ("stained", 0.6)])
-def test_it_finds_the_nuclei_of_the_examples(model, name, share):
-    """By their masks, and about as many as there are; those of the stained tissue lie on each other."""
+@pytest.mark.parametrize(("name", "share", "accuracy"), [("fluorescence", 0.8, 0.75), ("stained", 0.6, 0.6)])
+def test_it_finds_the_nuclei_of_the_examples(model, name, share, accuracy):
+    """By their masks, and little else: TP / (TP + FP + FN). Those of the stained tissue lie on each other."""
     [record] = [record for record in open_data(EXAMPLES) if record.path.stem == name]
     truth = record.labelled().targets
     found = model.predict(record.path).instances
-    assert abs(len(found) - len(truth)) < 0.2 * len(truth)
-    best = truth.masks.iou(found.masks).amax(1)
-    assert (best > 0.5).float().mean() > share
+    hits = int((truth.masks.iou(found.masks).amax(1) > 0.5).sum())
+    assert hits > share * len(truth)
+    assert hits > accuracy * (len(found) + len(truth) - hits)
     assert found.quality.max() > 0.8
