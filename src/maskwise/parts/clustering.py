@@ -44,9 +44,9 @@ def around_modes(
     """A pixel by chance that belongs to nobody, from it to a mode of the density, and all pixels near that mode.
 
     A mode whose surroundings belong to others by more than a half is none: they are passed over, and so is what lies
-    around the pixel that led there. It ends when fewer than `leftover` pixels are left, or when `most` pixels were tried,
-    which only noise needs; clusters of fewer than `least` are dropped. With no `rounds` of mean shift it is the pixels
-    near the first one that are taken. The chance is the same each time.
+    around the pixel that led there. It ends when fewer than `leftover` pixels are left, or `most` were tried, which
+    only noise needs; clusters of fewer than `least` are dropped. With no `rounds` of mean shift it is the pixels near
+    the first one that are taken. The chance is the same each time.
     """
     chance = torch.Generator().manual_seed(seed)
     owner = torch.full(points.shape[1:], NOBODY, device=points.device)
