@@ -93,6 +93,8 @@ class Config:
 
 POSITIVES, NEAR = 0.3, 0.85
 """Share of regions with an object, at most; and of the others, share of those that touch one (IoU 0.1 to 0.5)."""
+AGAIN = 2
+"""Times the regions of the first round, at most, that the second learns from; pictures of the paper have fewer."""
 MOST_GRADIENT = 1 / 512
 """Of an offset, over the pictures of a batch: half of what the RPN's own loss says to it. With more, proposals flee to
 where nothing can be mistaken."""
@@ -238,9 +240,12 @@ def draw(cfg: Config, proposals: Float[Tensor, "n 4"], targets: Targets, crowds:
 
 
 def take(cfg: Config, moved: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]) -> Regions:
-    """Of the second round: all that came out of the first, and the boxes of objects."""
+    """Of the second round: all that came out of the first, and the boxes of objects; some, if those are hundreds."""
     several, matches = _matched(moved, targets, crowds, background=0.5)
-    first, others = torch.where(matches >= 0)[0], torch.where(matches == BACKGROUND)[0]
+    kept = torch.where((matches >= 0) | (matches == BACKGROUND))[0]
+    if len(kept) > AGAIN * cfg.region_samples:
+        kept = kept[torch.randperm(len(kept), device=kept.device)[: AGAIN * cfg.region_samples]]
+    first, others = kept[matches[kept] >= 0], kept[matches[kept] == BACKGROUND]
     return roi.chosen(several, targets, matches[first], first, others, background=cfg.num_classes)
 
 
