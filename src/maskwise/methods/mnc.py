@@ -268,18 +268,15 @@ def fitting(
     return torch.where(iou >= 0.5, torch.cat([r.positive_labels for r in regions]), cfg.num_classes)
 
 
-@torch.no_grad()
-def _positions(several: Tensor, targets: Targets, crowds: Tensor, background: float) -> Int[Tensor, " n"]:
-    matches = match(several, targets.boxes, positive=0.5, negative=background)
-    return torch.where(roi.in_crowd(several, crowds) & (matches < 0), BETWEEN - 1, matches)
-
-
 def _matched(
     found: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"], *, background: float
 ) -> tuple[Float[Tensor, "m 4"], Int[Tensor, " m"]]:
     """These and the boxes of objects, with the object that each stands for; what lies in a crowd is nothing."""
     several = torch.cat([found, targets.boxes])
-    return several, _positions(several, targets, crowds, background)
+    with torch.no_grad():
+        matches = match(several, targets.boxes, positive=0.5, negative=background)
+        nothing = roi.in_crowd(several, crowds) & (matches < 0)
+    return several, torch.where(nothing, BETWEEN - 1, matches)
 
 
 def _shuffled(those: Bool[Tensor, " n"]) -> Int[Tensor, " m"]:
