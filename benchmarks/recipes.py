@@ -125,12 +125,17 @@ def table(rows: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
             "AP75": masks["AP75"],
             "box AP": row["boxes"]["AP"],
             "AP ranked by `scores`": quality["AP_by_scores"],
-            "Spearman of `mask_scores`": quality["spearman_of_hits_mask_scores"],
-            "of `scores`": quality["spearman_of_hits_scores"],
         }
         found.append({"recipe": recipe, "judged on": row["data"], "minutes": minutes})
         found[-1] |= {name: f"{value:.3f}" for name, value in values.items()}
+        found[-1] |= {f"Spearman, {of}": correlation(quality, of) for of in ("all", "hits", "sure hits")}
     return found
+
+
+def correlation(quality: dict[str, float], of: str) -> str:
+    """Of mask scores with the true IoU, and of class scores."""
+    key = "spearman_" if of == "all" else f"spearman_of_{of.replace(' ', '_')}_"
+    return f"{quality[key + 'mask_scores']:.3f} ({quality[key + 'scores']:.3f})"
 
 
 if __name__ == "__main__":

@@ -117,6 +117,17 @@ def test_hits_are_judged_by_their_masks_alone(comparison_of):
     assert (numbers["detections"], numbers["hits"]) == (5, 3)
 
 
+def test_sure_hits_are_those_of_a_class_score_above_a_half(comparison_of):
+    """Four of IoU 1 to .7: among the three sure ones the scores are in the wrong order, not among all."""
+    objects = [(slice(10 * i, 10 * i + 10), 0, False) for i in range(4)]
+    scores = (0.7, 0.8, 0.9, 0.5)  # a half is not above it
+    found = [(slice(10 * i, 10 * i + 10 - i), 0, score) for i, score in enumerate(scores)]
+    numbers = quality(comparison_of((objects, found))).numbers
+    assert numbers["spearman_of_sure_hits_score"] == pytest.approx(-1)
+    assert numbers["spearman_of_hits_score"] > 0
+    assert (numbers["hits"], numbers["sure_hits"]) == (4, 3)
+
+
 def test_a_quality_upside_down_is_seen(data_set):
     truth, results = data_set(4, images=12, crowd=0, ties=False)
     numbers = quality(compare(truth, with_quality(truth, results, lambda iou: 1 - iou))).numbers

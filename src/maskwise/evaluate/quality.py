@@ -24,6 +24,9 @@ IN_CROWD = 0.5
 HIT = 0.5
 """true IoU from which on a detection has found an object; that it found one at all is for the class score to say"""
 
+SURE = 0.5
+"""class score above which a hit is compared in the paper's Figure 2"""
+
 RANKINGS: dict[str, Callable[[Found], np.ndarray]] = {
     "score": lambda found: found.scores,
     "quality": lambda found: found.quality,
@@ -54,7 +57,8 @@ def quality(
     comparison: Comparison, iou: str = "segm", *, min_iou: float = 0.0, bins: int = 10, settings: Settings = COCO
 ) -> Report:
     """Correlations and calibration over detections with a true IoU of at least `min_iou`, and AP under each ranking.
-    `of_hits`: over those with at least .5 alone, as in the paper's Figure 2, where only masks are compared.
+    `of_hits`: over those with at least .5 alone, where only masks are compared. `of_sure_hits`: those of the paper's
+    Figure 2, whose class score is above .5 as well, so that a cut at a score cannot tell them apart.
 
     `AP_oracle` is the upper bound of Mask Scoring R-CNN's Table 7, what a perfect quality would reach with the same
     masks: the true IoU in the place of the predicted one where it is above 0. A correlation with something constant is
@@ -65,19 +69,24 @@ def quality(
     chosen = every >= min_iou  # NaN is not
     hits = chosen & (every >= HIT)
     ranked_by = {name: _everywhere(comparison, ranking) for name, ranking in RANKINGS.items()}
+    populations = {"": chosen, "of_hits_": hits, "of_sure_hits_": hits & (ranked_by["score"] > SURE)}
     calibration = calibrate(ranked_by["quality"][chosen], every[chosen], bins=bins)
     return Report(
         policy="quality",
         iou=iou,
         numbers={
             **{f"pearson_{name}": pearson(values[chosen], every[chosen]) for name, values in ranked_by.items()},
-            **{f"spearman_{name}": spearman(values[chosen], every[chosen]) for name, values in ranked_by.items()},
-            **{f"spearman_of_hits_{name}": spearman(values[hits], every[hits]) for name, values in ranked_by.items()},
+            **{
+                f"spearman_{of}{name}": spearman(values[those], every[those])
+                for of, those in populations.items()
+                for name, values in ranked_by.items()
+            },
             "calibration_error": calibration.error,
             **{f"AP_by_{name}": _ap(_reranked(comparison, RANKINGS[name]), iou, settings) for name in RANKINGS},
             "AP_oracle": _ap(_with_oracle(comparison, true), iou, settings),
             "detections": int(chosen.sum()),
             "hits": int(hits.sum()),
+            "sure_hits": int(populations["of_sure_hits_"].sum()),
         },
         images=len(comparison.pairs),
         ground_truths=sum(count_ground_truths(comparison)),
