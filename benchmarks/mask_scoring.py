@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from scoring_cells import BUDGETS, PACE, PEER, Budget, Cell, cells, protocol, run_of, seconds_of
 from scoring_judge import SCENES, judgement
 from scoring_page import Results, publish
 from scoring_peer import KNOWN, in_turn, seconds_of_a_picture, seconds_of_a_step
-from tables import machine, shown
+from tables import machine, show
 from torch import nn
 
 from maskwise.checkpoint import load_weights
@@ -233,7 +232,7 @@ def tell(todo: Sequence[Cell], budget: Budget, args: argparse.Namespace) -> None
     seconds = [seconds_of(cell, budget, args.weights) for cell in todo]
     rows = [{"cell": c.name, "for": c.group, "minutes": f"{s / 60:.1f}"} for c, s in zip(todo, seconds, strict=True)]
     if rows:
-        Console().print(shown(rows))
+        show(rows)
     jobs = args.jobs or budget.jobs
     print(f"{len(todo)} cells, about {sum(seconds) / 3600 / jobs:.1f} hours with {jobs} at a time")
 

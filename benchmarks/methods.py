@@ -25,8 +25,7 @@ from threading import Lock
 from typing import Any
 
 import torch
-from rich.console import Console
-from tables import machine, markdown, put, shown
+from tables import machine, markdown, put, show
 
 from maskwise.categories import OBJECT
 from maskwise.data.source import FileSource, SizedSource
@@ -292,7 +291,7 @@ def record(bed: str, name: str, found: dict[str, Any]) -> None:
 def publish(rows: dict[str, Any]) -> None:
     for bed, found in rows.items():
         table = [line(name, one) for name, one in found.items()]
-        Console().print(shown(table))
+        show(table)
         put(PAGE, BEGIN.format(bed), markdown(table))
 
 

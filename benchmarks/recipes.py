@@ -18,8 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from tables import machine, markdown, put, shown
+from tables import machine, markdown, put, show
 
 from maskwise.data.source import FileSource, SizedSource
 from maskwise.evaluate.accuracy import accuracy
@@ -52,7 +51,7 @@ def main() -> None:
         found = judged(args.model or folder, saved(folder / RUN_FILE), args.data, args.max_dets)
         record(args.out, recipe, {**found, "seconds": seconds, **machine(threads())})
     rows = table(json.loads(args.out.read_bytes()))
-    Console().print(shown(rows))
+    show(rows)
     put(PAGE, BEGIN, markdown(rows))
 
 

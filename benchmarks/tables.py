@@ -5,20 +5,25 @@ import re
 from importlib.metadata import version
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from maskwise.version import __version__
 
 END = "<!-- end -->"
+WIDE = 240
+"""characters in a line that no terminal breaks"""
 
 Rows = list[dict[str, str]]
 
 
-def shown(rows: Rows) -> Table:
+def show(rows: Rows) -> None:
+    """In a file as wide as they are."""
     made = Table(*rows[0])
     for row in rows:
         made.add_row(*row.values())
-    return made
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDE)).print(made)
 
 
 def markdown(rows: Rows) -> str:

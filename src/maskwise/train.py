@@ -67,6 +67,8 @@ def train(
     run: Run[Any], folder: Path, *, methods: Mapping[str, Entry] = METHODS, resume: bool = False, exist_ok: bool = False
 ) -> Path:
     """Train, or with `resume` go on with the run in the folder. Returns the best weights by mask AP, else the last."""
+    if run.begins_with is not None and methods is METHODS:  # `Model.train` brings its own, with its weights
+        raise ValueError("this run begins with the weights of a model; name it with --model, or use Model.train")
     world = from_environment(os.environ)
     with (
         joined(world, device(world, run.device)),

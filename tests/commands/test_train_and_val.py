@@ -173,6 +173,7 @@ def test_training_goes_on_from_a_model_on_other_classes(trained, files, tmp_path
     assert stored["begins_with"] == digest(load(folder).module.state_dict())
     assert cli.main(["train", str(tmp_path / "run"), "--out", str(tmp_path / "again")]) == 2
     assert "begins with the weights of a model; name it with --model" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 # val

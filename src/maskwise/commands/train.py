@@ -105,8 +105,6 @@ def _trained(run: "Run[Any]", model: str | None, folder: Path, *, resume: bool, 
     from maskwise.train import train as start
 
     if model is None:
-        if run.begins_with is not None:
-            raise ValueError(f"{folder}: this run begins with the weights of a model; name it with --model")
         return start(run, folder, resume=resume, exist_ok=exist_ok)
     # on the CPU: each of several processes has a GPU of its own for it later
     return load(model, device="cpu").trained(run, folder, resume=resume, exist_ok=exist_ok)
