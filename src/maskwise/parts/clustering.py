@@ -77,14 +77,19 @@ def shifted(
 
     Only points within three bandwidths of where it began are looked at: all that it meets before it has moved by two.
     """
-    mode, anchor, region = start, start, None
+    anchor = mode = start
+    region = squares = None
     for _ in range(rounds):
-        if region is None or (mode - anchor).norm() > 2 * bandwidth:
-            anchor, region = mode, points[:, within(points, mode, 3 * bandwidth)]
-        close = within(region, mode, bandwidth)
-        if not bool(close.any()):
+        if region is None or squares is None or (mode - anchor).norm() > 2 * bandwidth:
+            anchor, near = mode, within(points, mode, 3 * bandwidth)
+            region = points[:, near] - anchor[:, None]  # small numbers, for the squares below
+            squares = region.square().sum(0)
+        at = mode - anchor
+        close = (squares - 2 * (at @ region) <= bandwidth**2 - at @ at).to(region.dtype)
+        count = close.sum()
+        if count == 0:
             break
-        mean = region[:, close].mean(1)
+        mean = anchor + (region @ close) / count
         arrived = bool((mean - mode).norm() < TOLERANCE)
         mode = mean
         if arrived:
