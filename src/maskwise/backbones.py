@@ -116,11 +116,19 @@ def build(
     return Backbone(network, stages=stages, frozen=frozen, mean=mean or cfg.mean, std=std or cfg.std)
 
 
-def last_stage(name: Name, *, norm: Norm = "frozen", weights: Weights = None, stride_first: bool = False) -> nn.Module:
+def last_stage(
+    name: Name,
+    *,
+    norm: Norm = "frozen",
+    weights: Weights = None,
+    stride_first: bool = False,
+    deformable: bool = False,
+) -> nn.Module:
     """C5 of a ResNet alone, from C4 features: the head of the C4 variant."""
     if not name.startswith("resne"):
         raise ValueError(f"the C4 variant needs a ResNet, whose last stage is its head; got {name!r}")
-    alone = build(name, norm=norm, weights=weights, stages=(5,), stride_first=stride_first)
+    moved = (5,) if deformable else ()
+    alone = build(name, norm=norm, weights=weights, stages=(5,), stride_first=stride_first, deformable=moved)
     return alone.network.get_submodule("layer4")
 
 

@@ -12,6 +12,8 @@ from maskwise.structures import Targets
 VARIANTS = [
     {"variant": "c4", "region_samples": 8, "proposals_test": 8},
     {"variant": "dc5"},
+    {"variant": "c5"},
+    {"variant": "c4", "deformable": (3, 5), "region_samples": 8, "proposals_test": 8},
     {"fpn_from": 4, "anchor_scale": 2.0},
     {"operator": "warp", "reduce": "maximum", "mask_head": "mlp3", "class_agnostic": True},
     {"operator": "pool", "mask_loss": "softmax", "head_norm": "group", "norm": "group"},
@@ -32,6 +34,25 @@ def test_variants_learn_and_predict(options):
     assert all(value.isfinite() for value in losses.values())
     assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert all(found.masks.size == (64, 64) for found in model.eval().predict(images))
+
+
+def test_classes_that_are_not_there_cannot_compete():
+    with pytest.raises(ValueError, match="class_agnostic"):
+        small("mask_rcnn", mask_loss="softmax", class_agnostic=True)
+
+
+def test_all_deformable_stages_are_there():
+    """C5 is the head of the C4 variant."""
+    model = small("mask_rcnn", variant="c4", deformable=(4, 5))
+    places = {n.rpartition(".offset")[0] for n, _ in model.named_parameters() if "conv1.offset" in n}
+    assert places == {
+        f"{stage}.{block}.conv1" for stage in ("backbone.network.layer3", "last_stage") for block in (0, 1)
+    }
+
+
+@pytest.mark.parametrize(("head", "hidden"), [("mlp2", 2), ("mlp3", 3)])
+def test_linear_layers_before_the_one_that_draws(head, hidden):
+    assert len(small("mask_rcnn", mask_head=head).mask.head.hidden) == hidden
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn", "ms_rcnn"])

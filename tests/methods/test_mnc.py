@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from maskwise import boxes
 from maskwise.masks import Masks
-from maskwise.methods.mnc import MOST_GRADIENT, Config, draw, fitting, take, wanted
+from maskwise.methods.mnc import MOST_GRADIENT, Config, Limit, draw, fitting, take, wanted
 from maskwise.parts import voting
 from maskwise.parts.convention import Convention
 from maskwise.parts.roi import Pool, Regions, warp
@@ -107,11 +107,25 @@ def test_what_an_offset_is_taught_is_limited():
     another way, as the loss of the RPN, stays as it is."""
     model, offsets = small("mnc"), torch.zeros(2, 4, requires_grad=True)
     gradient = torch.tensor([[1e-6, 0, -3e-6, 1e-4], [1, -5, 1e-3, -1e-3]])
-    (model.passed(offsets, 2) * gradient + 3 * offsets).sum().backward()
     most = MOST_GRADIENT / 2
+    (model.passed(offsets, Limit(most)) * gradient + 3 * offsets).sum().backward()
     expected = torch.tensor([[1e-6, 0, -3e-6, 1e-4], [most, -most, most, -most]])
     torch.testing.assert_close(offsets.grad, 3 + expected)
-    assert not small("mnc", box_gradient=False).passed(offsets, 2).requires_grad
+    assert not small("mnc", box_gradient=False).passed(offsets, Limit(most)).requires_grad
+
+
+@pytest.mark.parametrize("scale", [1 / 4, 65536.0])
+def test_the_limit_goes_with_the_scale_of_the_losses(scale):
+    """As in half precision, or in a step of several parts."""
+    model = small("mnc")
+
+    def taught(scale):
+        model.zero_grad()
+        torch.manual_seed(0)
+        (scale * sum(model(*batch()).values())).backward()
+        return model.rpn.offset.weight.grad / scale
+
+    torch.testing.assert_close(taught(scale), taught(1.0), rtol=1e-4, atol=1e-9)
 
 
 # --- from one round to the next

@@ -122,7 +122,7 @@ def test_one_level_or_all_of_them():
 
 def test_two_layers_are_linear_ones():
     cfg = Config(num_classes=2, hidden=6, box_head="layers", head_norm=None, levels="own")
-    body, length = box_body(cfg, 5, nn.Identity())
+    body, length = box_body(cfg, 5)
     x = torch.rand(3, 5, 7, 7)
     first, second = (m for m in body.modules() if isinstance(m, nn.Conv2d))
     hidden = (x.flatten(1) @ first.weight.flatten(1).T + first.bias).relu()

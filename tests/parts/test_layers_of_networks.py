@@ -112,7 +112,7 @@ def test_batch_norm_of_all_processes_is_batch_norm_in_one_and_keeps_statistics_a
 # --- deformable convolution
 
 
-@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2, "padding": 2}])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2, "padding": 2}, {"groups": 2}])
 def test_it_begins_as_the_convolution_that_it_replaces(options):
     plain = nn.Conv2d(4, 6, 3, **{"padding": 1} | options)
     x = torch.randn(2, 4, 9, 11)
@@ -126,6 +126,11 @@ def test_which_convolutions_are_replaced():
     stage = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4))
     deform([stage])
     assert [isinstance(m, DeformableConvolution) for m in stage] == [False, True, False]
+
+
+def test_a_stage_without_one_is_an_error():
+    with pytest.raises(ValueError, match="no 3x3 convolution"):
+        deform([nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))])
 
 
 # --- suppression

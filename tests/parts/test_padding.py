@@ -21,6 +21,13 @@ def test_of_one_cell_it_is_what_torch_calls_replicate():
     assert torch.equal(mirrored(x, (1, 1, 1, 1)), F.pad(x, (1, 1, 1, 1), mode="replicate"))
 
 
+def test_what_is_not_trained_stays_so():
+    network = backbones.build("tf_efficientnet_lite0", stages=(2, 3), frozen=2)
+    before = [n for n, p in network.named_parameters() if p.requires_grad]
+    padding.replace(network)
+    assert [n for n, p in network.named_parameters() if p.requires_grad] == before
+
+
 def test_a_map_of_one_colour_stays_one_colour():
     """With zeros its border would be told from the middle."""
     torch.manual_seed(0)

@@ -37,8 +37,8 @@ from maskwise.structures import Images, Instances, Losses, Targets
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     num_classes: int
-    variant: Literal["fpn", "c4", "dc5"] = "fpn"
-    """Features from a pyramid, from C4 with C5 as the head, or from a dilated C5."""
+    variant: Literal["fpn", "c4", "c5", "dc5"] = "fpn"
+    """Features from a pyramid, from C4 with C5 as the head, from C5 (Table 2d), or from a dilated C5."""
     fpn_from: Literal[2, 3, 4] = 2
     """Finest stage of the backbone in the pyramid; 4 in the small network of Mask Scoring R-CNN."""
     backbone: backbones.Name = "resnet50"
@@ -71,7 +71,7 @@ class Config:
     reduce: Literal["average", "maximum"] = "average"
     """How the points of a bin become one number."""
     mask_head: Literal["fcn", "mlp2", "mlp3"] = "fcn"
-    """Convolutions, or two or three linear layers."""
+    """Convolutions, or two or three linear layers before the one that draws (Table 2e)."""
     mask_loss: Literal["sigmoid", "softmax"] = "sigmoid"
     """Each class for itself, or all classes and background in competition."""
     class_agnostic: bool = False
@@ -184,10 +184,9 @@ def pyramid(cfg: Config, channels: Sequence[int]) -> nn.Module:
     return FPN(channels, cfg.width, norm=cfg.head_norm) if cfg.variant == "fpn" else nn.Identity()
 
 
-def box_body(cfg: Config, channels: int, last_stage: nn.Module) -> tuple[nn.Module, int]:
+def box_body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     if cfg.variant == "c4":
-        *_, last = (m for m in last_stage.modules() if isinstance(m, nn.Conv2d))
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), last.out_channels
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2 * channels  # C5 of ResNets has twice C4's
     if cfg.head_norm is None:
         return two_layers(channels, 7, hidden=cfg.hidden), cfg.hidden
     return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
@@ -206,8 +205,8 @@ class Branch(Protocol):
 MakeNeck = Callable[[Config, Sequence[int]], nn.Module]
 """From the channels of the backbone's maps."""
 MakeReader = Callable[[Pool, nn.Module], Read]
-MakeBody = Callable[[Config, int, nn.Module], tuple[nn.Module, int]]
-"""What turns features of a region into a vector, and its length, from the channels of a level and the last stage."""
+MakeBody = Callable[[Config, int], tuple[nn.Module, int]]
+"""What turns features of a region into a vector, and its length, from the channels of a level."""
 MakeBranch = Callable[[Config, int, Read], Branch]
 
 
@@ -244,7 +243,7 @@ class MaskRCNN(nn.Module):
             for side in sides
         )
         self.box_pool = reader(box_pool, self.last_stage)
-        vector, features = body(cfg, channels, self.last_stage)
+        vector, features = body(cfg, channels)
         self.box_head = BoxHead(vector, features, cfg.num_classes, convention=convention)
         seen = features if cfg.variant == "c4" else channels
         self.mask: Branch | None = branch(cfg, seen, reader(mask_pool, self.last_stage)) if cfg.masks else None
@@ -317,6 +316,8 @@ def build(cfg: Config) -> MaskRCNN:
 
 
 def mask_head(cfg: Config, channels: int) -> nn.Module:
+    if cfg.class_agnostic and cfg.mask_loss == "softmax":
+        raise ValueError("mask_loss 'softmax' lets classes compete for a cell; with class_agnostic there are none")
     outputs = 1 if cfg.class_agnostic else cfg.num_classes + (cfg.mask_loss == "softmax")
     if cfg.mask_head == "fcn":
         convolutions = 0 if cfg.variant == "c4" else 4
@@ -355,7 +356,7 @@ def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Ten
 
 def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module]:
     """The backbone, and the stage that each region goes through alone."""
-    stages = {"fpn": tuple(range(cfg.fpn_from, 6)), "c4": (4,), "dc5": (5,)}[cfg.variant]
+    stages = {"fpn": tuple(range(cfg.fpn_from, 6)), "c4": (4,), "c5": (5,), "dc5": (5,)}[cfg.variant]
     backbone = backbones.build(
         cfg.backbone,
         norm=cfg.norm,
@@ -363,14 +364,20 @@ def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module]:
         stages=stages,
         dilate=cfg.variant == "dc5",
         frozen=cfg.frozen_stages,
-        deformable=cfg.deformable,
+        deformable=[stage for stage in cfg.deformable if stage <= max(stages)],
         stride_first=cfg.stride_first,
         mean=cfg.pixel_mean,
         std=cfg.pixel_std,
     )
     if cfg.variant != "c4":
         return backbone, nn.Identity()
-    last = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
+    last = backbones.last_stage(
+        cfg.backbone,
+        norm=cfg.norm,
+        weights=cfg.weights,
+        stride_first=cfg.stride_first,
+        deformable=5 in cfg.deformable,
+    )
     return backbone, last
 
 

@@ -16,7 +16,6 @@ and that gradient limited for each offset; four even points a bin.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -133,18 +132,19 @@ class MNC(nn.Module):
         cfg, objects, crowds = self.cfg, [matching.objects(t) for t in targets], [t.boxes[t.crowd] for t in targets]
         x = self.features(images)
         found = self.rpn([x])
-        passed = found._replace(offsets=[self.passed(o, len(o)) for o in found.offsets])
+        limit = Limit(MOST_GRADIENT / len(targets))
+        passed = found._replace(offsets=[self.passed(o, limit) for o in found.offsets])
         proposals = self.rpn.propose(passed, images.sizes, per_level=cfg.boxes_train, keep=cfg.proposals_train)
         losses = self.rpn.loss(found, objects, total=cfg.anchor_samples)
         truth = list(zip(objects, crowds, strict=True))
         regions = [draw(cfg, p, *t) for p, t in zip(proposals, truth, strict=True)]
         first, seen = self.learn(x, regions, objects)
         if cfg.stages == 3:
-            return losses | first
+            return limit.watching(losses | first)
         best = seen.logits[:, :-1].argmax(1)
-        moved = self.move([r.boxes for r in regions], seen.named.offsets, best, images)
+        moved = self.move([r.boxes for r in regions], seen.named.offsets, best, images, limit)
         again, _ = self.learn(x, [take(cfg, m, *t) for m, t in zip(moved, truth, strict=True)], objects)
-        return losses | first | {f"{name}_again": loss for name, loss in again.items()}
+        return limit.watching(losses | first | {f"{name}_again": loss for name, loss in again.items()})
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
@@ -204,21 +204,42 @@ class MNC(nn.Module):
         offsets: Float[Tensor, "n c 4"],
         labels: Int[Tensor, " n"],
         images: Images,
+        limit: "Limit | None" = None,
     ) -> list[Float[Tensor, "_ 4"]]:
         """To where each lies if it is of its class; those of the background stay."""
         counts, known = [len(w) for w in where], labels < self.cfg.num_classes
         own = offsets[torch.arange(len(labels), device=labels.device), torch.where(known, labels, 0)]
-        own = self.passed(torch.where(known[:, None], own, 0).float(), len(where)).split(counts)
+        own = self.passed(torch.where(known[:, None], own, 0).float(), limit).split(counts)
         moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(own, where, strict=True)]
         return [boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)]
 
-    def passed(self, offsets: Float[Tensor, "*n 4"], pictures: int) -> Float[Tensor, "*n 4"]:
+    def passed(self, offsets: Float[Tensor, "*n 4"], limit: "Limit | None") -> Float[Tensor, "*n 4"]:
         """Offsets of the boxes that the next stage works in, with a gradient of limited size or with none."""
-        if not self.cfg.box_gradient or not offsets.requires_grad:
+        if limit is None or not self.cfg.box_gradient or not offsets.requires_grad:
             return offsets.detach()
-        most, passed = MOST_GRADIENT / pictures, offsets.view_as(offsets)
-        passed.register_hook(partial(torch.clamp, min=-most, max=most))
+        passed = offsets.view_as(offsets)
+        passed.register_hook(limit.of)
         return passed
+
+
+class Limit:
+    """Of a gradient, in that of the losses: half precision scales these, and a step in parts divides them."""
+
+    def __init__(self, most: float):
+        self.most, self.unit = most, torch.ones(())
+
+    def watching(self, losses: Losses) -> Losses:
+        for loss in losses.values():
+            if loss.requires_grad:
+                loss.register_hook(self.see)
+        return losses
+
+    def see(self, gradient: Float[Tensor, ""]) -> None:
+        self.unit = gradient.detach()
+
+    def of(self, gradient: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+        most = (self.most * self.unit).to(gradient)
+        return gradient.clamp(min=-most, max=most)
 
 
 def build(cfg: Config) -> MNC:

@@ -152,7 +152,7 @@ def neck(cfg: mask_rcnn.Config, channels: Sequence[int]) -> nn.Module:
     return nn.Sequential(pyramid, BottomUp(cfg.width, len(channels), norm=cfg.head_norm)) if cfg.bottom_up else pyramid
 
 
-def box_body(cfg: mask_rcnn.Config, channels: int, _last_stage: nn.Module) -> tuple[nn.Module, int]:
+def box_body(cfg: mask_rcnn.Config, channels: int) -> tuple[nn.Module, int]:
     assert isinstance(cfg, Config)
     norm, hidden = cfg.head_norm, cfg.hidden
     if cfg.box_head == "layers":  # as convolutions of the whole region, which norms of maps can follow

@@ -1,4 +1,7 @@
-"""Deformable convolution (Dai et al., 2017), and how it takes the place of ordinary ones in a backbone."""
+"""Deformable convolution (Dai et al., 2017), and how it takes the place of ordinary ones in a backbone.
+
+All groups of a grouped convolution move together.
+"""
 
 from collections.abc import Iterable
 
@@ -23,9 +26,15 @@ class DeformableConvolution(nn.Module):
 
 
 def deform(stages: Iterable[nn.Module]) -> None:
-    """Replace every ungrouped 3x3 convolution of some stages."""
+    """Replace every 3x3 convolution of some stages, but those of each channel for itself. Each stage must have one."""
     for stage in stages:
-        for module in list(stage.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3) and child.groups == 1:
-                    setattr(module, name, DeformableConvolution(child))
+        places = [
+            (module, name, child)
+            for module in stage.modules()
+            for name, child in module.named_children()
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3) and child.groups < child.in_channels
+        ]
+        if not places:
+            raise ValueError("deformable: a stage of this backbone has no 3x3 convolution that could be")
+        for module, name, child in places:
+            setattr(module, name, DeformableConvolution(child))

@@ -39,11 +39,11 @@ class ConvolutionalMaskHead(nn.Module):
 
 
 class LinearMaskHead(nn.Module):
-    """The ablation of Table 2e: hidden layers that see the whole region, and one that draws."""
+    """The ablation of Table 2e: hidden layers that see the whole region, and one more that draws."""
 
     def __init__(self, channels: int, outputs: int, *, size: int = 14, layers: int = 2, hidden: int = 1024):
         super().__init__()
-        widths = [channels * size**2] + [hidden] * (layers - 1)
+        widths = [channels * size**2] + [hidden] * layers
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.predict = nn.Linear(widths[-1], outputs * (2 * size) ** 2)
         self.shape = (outputs, 2 * size, 2 * size)

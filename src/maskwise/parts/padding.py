@@ -74,4 +74,6 @@ def _symmetric(old: nn.Conv2d, margin: Margin) -> SymmetricConv2d:
         bias=old.bias is not None,
     )
     new.load_state_dict(old.state_dict())
+    for parameter, before in zip(new.parameters(), old.parameters(), strict=True):
+        parameter.requires_grad_(before.requires_grad)
     return new
