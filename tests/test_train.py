@@ -57,6 +57,12 @@ def test_warm_up_and_steps_as_worked_by_hand():
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, *[1] * 5, *[0.1] * 5, *[0.01] * 5])
 
 
+def test_poly_as_worked_by_hand():
+    schedule = Schedule(epochs=2, kind="poly", power=2, warmup=0)
+    factors = [schedule.factor(step, per_epoch=2) for step in range(4)]
+    assert factors == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16])
+
+
 def test_cosine_as_worked_by_hand():
     schedule = Schedule(epochs=2, kind="cosine", last=0.2, warmup=0)
     # half way down after half of the steps, and 1/2 (1 + cos 45 deg) = 0.853553 of the way up after a quarter
@@ -143,7 +149,7 @@ def test_a_method_may_have_groups_of_its_own():
     assert [g["base_lr"] for g in build(model, Optim(lr=1, lr_batch=None), 4).param_groups] == [0.1, 1.0]
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_the_state_of_an_optimiser_goes_by_names(kind):
     model, optim = Tiny(Config()), Optim(kind=kind)
     one, other = build(model, optim, 2), build(model, optim, 2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from maskwise.checkpoint import load_weights, names_differ
 from maskwise.recipes.run import Optim
@@ -25,7 +25,8 @@ def build(model: nn.Module, optim: Optim, batch: int) -> Optimizer:
     # in one pass where there is one for all versions of PyTorch: on a CPU several passes take 4 times as long
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     betas = (optim.momentum, 0.999)
-    return AdamW(groups, optim.rate(batch), betas=betas, weight_decay=optim.weight_decay, fused=fused)
+    kind = {"adam": Adam, "adamw": AdamW}[optim.kind]
+    return kind(groups, optim.rate(batch), betas=betas, weight_decay=optim.weight_decay, fused=fused)
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:

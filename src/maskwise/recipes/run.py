@@ -92,13 +92,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optim:
-    kind: Literal["sgd", "adamw"] = "sgd"
+    kind: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Adam decays weights by its gradient, as recipes before AdamW do."""
     lr: float = 0.02
     """For `lr_batch` pictures a step; in proportion for other batches (Goyal et al. 2017)."""
     lr_batch: int | None = 16
     """None: the rate is taken as it is."""
     momentum: float = 0.9
-    """Of SGD; the first beta of AdamW."""
+    """Of SGD; the first beta of Adam and AdamW."""
     weight_decay: float = 1e-4
     """Norm layers have none."""
     clip: float | None = None
@@ -125,12 +126,14 @@ class Schedule:
     epochs: int = 12
     steps: int | None = None
     """Of the whole training, in the place of `epochs`; it may end in the middle of one."""
-    kind: Literal["step", "cosine", "constant"] = "step"
+    kind: Literal["step", "cosine", "poly", "constant"] = "step"
     milestones: tuple[float, ...] = (8, 11)
     """Epochs after which the rate is multiplied by `gamma`."""
     gamma: float = 0.1
     last: float = 0.0
     """What the cosine ends at, as a share of the rate."""
+    power: float = 0.9
+    """Of the share of steps that are left, by which `poly` multiplies the rate."""
     warmup: int = 500
     """Steps during which the rate rises in a straight line."""
     warmup_from: float = 0.001
@@ -156,8 +159,10 @@ class Schedule:
     def _decayed(self, step: int, per_epoch: int) -> float:
         if self.kind == "step":
             return self.gamma ** sum(step >= milestone * per_epoch for milestone in self.milestones)
+        done = step / self.total(per_epoch)
+        if self.kind == "poly":
+            return max(1 - done, 0.0) ** self.power
         if self.kind == "cosine":
-            done = step / self.total(per_epoch)
             return self.last + (1 - self.last) * (1 + math.cos(math.pi * done)) / 2
         return 1.0
 
