@@ -76,6 +76,12 @@ class Model:
     def categories(self) -> Categories:
         return self.about.categories
 
+    @property
+    def max_instances(self) -> int | None:
+        """Most that it gives of one picture; None where its method has no such bound."""
+        most = self.about.config.get("max_instances")
+        return most if isinstance(most, int) else None
+
     def instances(self, pictures: Sequence[Picture]) -> list[Instances]:
         """What is in each picture, in its coordinates, on the CPU; nothing is left out. One batch."""
         if not pictures:
