@@ -305,10 +305,10 @@ def test_the_page_of_a_validation_is_written_where_that_is_wanted_and_not_over_a
     words = ["val", "--model", str(folder), "--count", "1", "--workers", "0", "--report", "mine/page.html"]
     assert run(*words)[0] == 0
     assert "report: mine/page.html" in capsys.readouterr().err
-    monkeypatch.setattr("maskwise.model.load", None)  # it is refused before anything is judged
-    assert cli.main(words) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr("maskwise.model.load", None)  # it is refused before anything is judged
+        assert cli.main(words) == 2
     assert "page.html exists" in capsys.readouterr().err
-    monkeypatch.undo()
     assert not Path("runs").exists()
 
 

@@ -48,7 +48,7 @@ def _unjudged(folder: Path, opened: Sources) -> str | None:
     """Why there are no numbers of masks."""
     if opened.val is None:
         few = ": of so few pictures none was held out" if opened.split else ""
-        return f"This run had nothing to be judged by{few}, and so there is no AP. maskwise val judges it on others."
+        return f"This run had nothing to be judged by{few}, and so there is no AP; maskwise val judges models."
     return None if (folder / RESULTS).exists() else "This run has not been judged yet, and so there is no AP."
 
 
