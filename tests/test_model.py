@@ -229,7 +229,8 @@ def tiny(tmp_path, monkeypatch):
     return load(best, device="cpu")
 
 
-def test_a_model_is_judged_as_by_the_command(tiny, tmp_path, capsys):
+def test_a_model_is_judged_as_by_the_command(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the command writes its page
     found = tiny.val(tmp_path / "data", split="val")
     assert found.masks.images == 3
     run = tmp_path / "run" / "weights" / "best.safetensors"
@@ -252,6 +253,7 @@ def test_what_is_shown_has_a_threshold_and_what_is_judged_has_not(written, tmp_p
 def test_training_goes_on_from_the_weights(tiny, tmp_path):
     still = tiny_method.tiny_run(epochs=1, optim=Optim(lr=0.0, lr_batch=None, weight_decay=0.0))
     after = tiny.train(still, tmp_path / "again")
+    assert "mask AP" in (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
     before = dict(tiny.module.named_parameters())
     assert all(torch.equal(value, before[name]) for name, value in after.module.named_parameters())
     assert tiny.train(tiny_method.tiny_run(epochs=1), tmp_path / "more").module is not tiny.module

@@ -24,7 +24,7 @@ from maskwise.evaluate.structures import truth
 from maskwise.evaluate.validation import image_id, results, validation
 from maskwise.recipes.run import Synthetic
 from maskwise.recipes.sources import sources
-from maskwise.report import charts, history, run_folder
+from maskwise.report import charts, history, judged, run_folder
 from maskwise.report.crops import MOST
 from maskwise.report.findings import find
 from maskwise.report.history import History
@@ -545,7 +545,8 @@ def run(tmp_path):
 
 def test_a_run_is_reported_at_once_or_later(run, capsys):
     folder, comparison, val = run
-    path = run_folder.write(folder, comparison=comparison, source=val)
+    told = {"title": run_folder.title(folder), "history": history.read(folder), "about": run_folder.about(folder)}
+    path = judged.write(folder / "report.html", comparison=comparison, source=val, **told)
     at_once = Page(path.read_text(encoding="utf-8"))
     assert cli.main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
@@ -561,8 +562,36 @@ def test_a_run_is_reported_at_once_or_later(run, capsys):
     assert at_once.links == later.links
 
 
-def test_a_run_that_was_not_judged_says_so(run, capsys):
+def test_a_run_that_was_not_judged_says_so_and_shows_its_course(run, capsys):
     folder, _, _ = run
     (folder / "eval/results.json").unlink()
-    assert cli.main(["report", str(folder)]) == 2
-    assert "no eval/results.json: the run has not been judged yet" in capsys.readouterr().err
+    assert cli.main(["report", str(folder)]) == 0
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert "has not been judged yet, and so there is no AP" in page.text
+    assert any(svg.startswith("Loss by epoch") for svg in page.svgs)
+    stored = json.loads((folder / "run.json").read_text())
+    stored["data"]["source"]["val"] = 0
+    (folder / "run.json").write_text(json.dumps(stored))
+    assert cli.main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "This run had nothing to be judged by, and so there is no AP" in text
+
+
+def test_a_file_that_is_there_is_written_over_only_where_that_is_asked_for(files, run, capsys):
+    foreign = files / "mine.html"
+    foreign.write_text("mine")
+    of_files = ["--truth", str(files / "truth.json"), "--results", str(files / "results.json")]
+    for words in (of_files, [str(run[0])]):
+        assert cli.main(["report", *words, "--out", str(foreign)]) == 2
+        assert "mine.html exists" in capsys.readouterr().err
+        assert foreign.read_text() == "mine"
+    assert cli.main(["report", *of_files, "--out", str(foreign), "--exist-ok"]) == 0
+    assert foreign.read_text().startswith("<!")
+
+
+def test_crops_are_told_by_the_names_of_files(files, capsys):
+    of_files = ["--truth", str(files / "truth.json"), "--results", str(files / "results.json")]
+    assert cli.main(["report", *of_files, "--out", str(files / "out.html")]) == 0
+    captions = re.findall(r'class="soft file"><bdi>([^<]*)<', (files / "out.html").read_text())
+    assert captions
+    assert all(caption.endswith(".png") for caption in captions)

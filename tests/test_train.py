@@ -353,6 +353,19 @@ def test_without_validation_the_last_weights_are_the_result(tmp_path):
     assert read_model(path)[1].config["num_classes"] == len(source.scenes.categories)
 
 
+def test_a_run_has_its_report_and_a_broken_one_loses_nothing(whole, tmp_path, monkeypatch, caplog):
+    assert "mask AP" in (whole / "report.html").read_text(encoding="utf-8")
+
+    def broken(*_, **__):
+        raise KeyError("no page")
+
+    monkeypatch.setattr("maskwise.report.page.write", broken)
+    path = train(tiny_run(epochs=1), tmp_path / "run", methods=METHODS)
+    assert path.exists()
+    assert not (tmp_path / "run" / "report.html").exists()
+    assert "no page" in caplog.text
+
+
 def test_what_was_there_goes_where_that_is_wanted(tmp_path):
     folder = tmp_path / "run"
     train(tiny_run(), folder, methods=METHODS)

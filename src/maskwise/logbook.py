@@ -4,6 +4,7 @@ run.json  environment.json  metrics.jsonl  metrics.csv  failures.jsonl  refused.
 split.json, where pictures were held out
 weights/best.safetensors  weights/last.safetensors  state/000012/ ...
 eval/report.json  eval/results.json, both of the best weights
+report.html, at the end
 """
 
 import csv
@@ -43,7 +44,7 @@ def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
     if (folder / "run.json").is_file():
         if not exist_ok:  # there is nothing to go on from, but there may be what it had reached
             _set_aside(folder / "weights")
-        for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt"):
+        for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt", "report.html"):
             (folder / name).unlink(missing_ok=True)
         for name in ("state", "weights", "eval", "tensorboard"):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -23,9 +23,11 @@ from maskwise.categories import Categories
 from maskwise.checkpoint import About
 from maskwise.data.sample import Sample
 from maskwise.data.source import FileSource
+from maskwise.data.source import Source as Pictures
 from maskwise.data.transforms import Enlarge, Resize, compose, fitted
 from maskwise.distributed import World
 from maskwise.distributed import device as accelerator
+from maskwise.evaluate.objects import Comparison
 from maskwise.evaluate.validation import Validation, compare, limited, validation
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
@@ -36,6 +38,8 @@ from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Change, Files, Run
 from maskwise.recipes.sources import opened_split
 from maskwise.recipes.stored import from_json, refuse_unknown
+from maskwise.report import judged
+from maskwise.report.page import check_free
 from maskwise.rle import Size
 from maskwise.structures import Images, Instances, Targets
 from maskwise.train import train
@@ -71,6 +75,12 @@ class Model:
     @property
     def categories(self) -> Categories:
         return self.about.categories
+
+    @property
+    def max_instances(self) -> int | None:
+        """Most that it gives of one picture; None where its method has no such bound."""
+        most = self.about.config.get("max_instances")
+        return most if isinstance(most, int) else None
 
     def instances(self, pictures: Sequence[Picture]) -> list[Instances]:
         """What is in each picture, in its coordinates, on the CPU; nothing is left out. One batch."""
@@ -113,14 +123,31 @@ class Model:
         max_dets: int = 100,
         batch: int = 1,
         workers: int = 0,
+        report: Path | str | None = None,
+        exist_ok: bool = False,
     ) -> Validation:
-        """How good the model is on a data set: AP of boxes and masks, and how far its quality can be trusted."""
+        """How good the model is on a data set: AP of boxes and masks, and how far its quality can be trusted.
+
+        `report`: a page to write it to, with pictures (docs/reports.md); `exist_ok`: also over a file that is there.
+        """
+        if report is not None:
+            check_free(Path(report), exist_ok=exist_ok)
         opened = opened_split(Files(path=str(data), format=format), split)
         source = FileSource(opened)
         found, failures = compare(self, source, opened.categories, data=str(data), batch=batch, workers=workers)
         for failure in failures:
             log.warning("left out: %s", failure)
+        if report is not None:
+            self.report(Path(report), found, source, max_dets=max_dets)
         return validation(found, limited(max_dets))
+
+    def report(self, to: Path, found: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
+        """The page of what this model found in the pictures of a source, as `compare` has it."""
+        name = Path(self.name).name
+        told = judged.facts(name, self.about, found.categories, data=found.data, device=str(self.device))
+        title = f"{self.about.method}: {name}"
+        settings = limited(max_dets)
+        return judged.write(to, comparison=found, source=source, title=title, about=told, settings=settings)
 
     def train(
         self,

@@ -5,6 +5,7 @@ weights; told to stop (SIGTERM, SIGUSR1), it makes a checkpoint after the step i
 """
 
 import json
+import logging
 import math
 import os
 import time
@@ -45,7 +46,10 @@ from maskwise.methods import METHODS, Entry, Method
 from maskwise.progress import Progress
 from maskwise.recipes.run import Files, Run, differences
 from maskwise.recipes.sources import Sources, loader, sources
+from maskwise.report import run_folder
 from maskwise.structures import Losses
+
+log = logging.getLogger(__name__)
 
 STOPPED = 143
 """Exit code after SIGTERM, as shells write it: 128 + 15."""
@@ -84,8 +88,19 @@ def train(
             _resume(t) if going_on else _describe(t)
             while not t.finished:
                 _epoch(t, signals)
+    if world.is_main:
+        _report(t)
     best, last = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
     return best if best.exists() else last
+
+
+def _report(t: "_Training") -> None:
+    """A page for people. Whatever is wrong with it takes nothing from what was learned."""
+    try:
+        run_folder.write(t.folder, opened=t.sources)
+    except Exception as error:
+        expected = isinstance(error, ValueError | OSError)
+        log.warning("no report of %s: %s", t.folder, error, exc_info=None if expected else error)
 
 
 # State

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from maskwise import cli
 from maskwise.categories import Categories
 from maskwise.checkpoint import read_about
+from maskwise.commands.asked import free, latest
 from maskwise.data.dataset import Item
 from maskwise.data.formats.table import FORMATS
 from maskwise.evaluate.coco import coco
@@ -55,6 +56,12 @@ def trained(tmp_path_factory) -> tuple[Path, dict]:
 @pytest.fixture
 def files(tmp_path) -> Path:
     return write_scenes(tmp_path / "data ä", train=4, val=3)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch) -> None:
+    """What is written under names that nobody chose lies in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
 
 
 # train
@@ -146,6 +153,36 @@ def test_a_picture_that_cannot_be_read_is_told_by_the_exit_code(files, tmp_path,
     assert "train-002.png" in (tmp_path / "run" / "failures.jsonl").read_text()
 
 
+def test_a_name_that_nobody_chose_gets_a_number_and_resume_takes_the_last():
+    words = [
+        "train",
+        "tiny_ms_rcnn",
+        "--epochs",
+        "1",
+        "--set",
+        "config.hidden=8",
+        "data.source.val=0",
+        "schedule.steps=1",
+    ]
+    folders = [told(*words)["folder"] for _ in range(2)]
+    assert folders == ["runs/tiny_ms_rcnn", "runs/tiny_ms_rcnn-2"]
+    assert told(*words, "--resume")["folder"] == "runs/tiny_ms_rcnn-2"
+    page = Path("runs/tiny_ms_rcnn-2/report.html").read_text()
+    assert "had nothing to be judged by, and so there is no AP" in page
+    assert "Learning rate" in page
+    assert "no AP of masks: not judged, after epoch 1" in run(*words, "--resume")[1]
+
+
+def test_names_of_folders():
+    assert (free(Path("a")), latest(Path("a"))) == (Path("a"), Path("a"))
+    for name in ("a", "a-2", "b"):
+        Path(name).mkdir()
+        (Path(name) / "something").write_text("")
+    Path("a-3").mkdir()
+    assert (free(Path("a")), latest(Path("a"))) == (Path("a-3"), Path("a-2"))
+    assert (free(Path("b")), latest(Path("b"))) == (Path("b-2"), Path("b"))
+
+
 def test_a_split_that_is_missing_is_named_with_what_to_do(tmp_path, capsys, monkeypatch):
     data = write_scenes(tmp_path / "data", train=2, test=1)
     words = ["train", "ms_rcnn_facades", "--data", str(data), "--out", str(tmp_path / "run")]
@@ -196,7 +233,9 @@ def test_val_needs_something_to_judge_by_and_can_take_it_from_the_run_or_a_recip
     weights = folder / "weights" / "last.safetensors"
     from_run = told("val", "--model", str(weights), "--count", "3", "--workers", "0")
     from_recipe = told("val", "--model", str(weights), "--recipe", "tiny_ms_rcnn", "--count", "3", "--workers", "0")
+    pages = [found.pop("report") for found in (from_run, from_recipe)]
     assert from_run == from_recipe
+    assert pages == ["runs/val/tiny-3-scenes/report.html", "runs/val/tiny-3-scenes-2/report.html"]
     alone = folder.parent / "alone.safetensors"
     alone.write_bytes(weights.read_bytes())
     assert cli.main(["val", "--model", str(alone)]) == 2
@@ -255,6 +294,44 @@ def test_val_on_files_leaves_out_what_cannot_be_read_and_says_so(trained, files)
     assert found["images"] == 2
     assert [Path(path).name for path in found["left_out"]] == ["val-001.png"]
     assert found["data"] == f"{files} val"
+    assert found["report"] == "runs/val/tiny-data-ä-val/report.html"
+    page = Path(found["report"]).read_text(encoding="utf-8")
+    assert "2 pictures" in page
+    assert "data:image/jpeg" in page
+
+
+def test_the_page_of_a_validation_is_written_where_that_is_wanted_and_not_over_another(trained, capsys, monkeypatch):
+    folder, _ = trained
+    words = ["val", "--model", str(folder), "--count", "1", "--workers", "0", "--report", "mine/page.html"]
+    assert run(*words)[0] == 0
+    assert "report: mine/page.html" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr("maskwise.model.load", None)  # it is refused before anything is judged
+        assert cli.main(words) == 2
+    assert "page.html exists" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_page_that_cannot_be_drawn_costs_no_number(trained, monkeypatch, caplog):
+    folder, _ = trained
+
+    def broken(*_, **__):
+        raise KeyError("no page")
+
+    monkeypatch.setattr("maskwise.report.page.write", broken)
+    found = told("val", "--model", str(folder), "--count", "1", "--workers", "0")
+    assert found["report"] is None
+    assert found["images"] == 1
+    assert "no page" in caplog.text
+
+
+def test_from_python_a_validation_writes_the_page_that_is_asked_for(trained, files):
+    folder, _ = trained
+    model = load(folder, device="cpu")
+    model.val(files, report="page.html")
+    assert "3 pictures" in Path("page.html").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="exists"):
+        model.val(files, report="page.html")
 
 
 def test_a_split_is_chosen_or_the_only_one(trained, tmp_path, capsys):

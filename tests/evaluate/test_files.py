@@ -185,7 +185,9 @@ def test_files_of_another_kind(tmp_path):
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(ValueError, match=r"results\.json: expected a COCO data set \(an object\), got list"):
         load_comparison(tmp_path / "results.json", tmp_path / "results.json")
-    with pytest.raises(ValueError, match=r"gt\.json: expected COCO results \(a list\), got dict"):
+    with pytest.raises(
+        ValueError, match=r"gt\.json: expected COCO results \(a list\), or a data set .* 2 of 2 have none"
+    ):
         load_comparison(tmp_path / "gt.json", tmp_path / "gt.json")
 
 
@@ -215,3 +217,53 @@ def test_random_letters_pass_as_they_would_one_by_one(letters):
         pixels = None
     size = [1, pixels or 1]
     assert (first_malformed([BAR, {"size": size, "counts": letters}, BAR]) is None) == (pixels == size[1])
+
+
+# Predictions in the form of a data set
+
+
+def predicted(*names, classes=((1, "a"), (2, "b"))):
+    """As `predict --save coco` writes it: with ids of its own."""
+    images = [{"id": i, "file_name": name, "height": 30, "width": 40} for i, name in enumerate(names, 1)]
+    rows = [
+        {"id": i, "image_id": i, "category_id": 1, "segmentation": BAR, "area": 9, "bbox": [0, 5, 1, 9], "iscrowd": 0}
+        | {"score": 0.5, "class_score": 0.9, "quality": 0.8}
+        for i in range(1, len(names) + 1)
+    ]
+    return {"images": images, "annotations": rows, "categories": [{"id": i, "name": n} for i, n in classes]}
+
+
+def loaded(tmp_path, written, names=("val/one.png", "two.png")):
+    truth = data()
+    for image, name in zip(truth["images"], names, strict=True):
+        image["file_name"] = name
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(written))
+    return load_comparison(tmp_path / "gt.json", tmp_path / "found.json")
+
+
+@pytest.mark.parametrize("names", [("val/one.png", "two.png"), ("one.png", "photos/two.png")])
+def test_a_data_set_with_scores_is_results_by_the_names_of_pictures_and_classes(tmp_path, names):
+    found = {pair.image: pair.found for pair in loaded(tmp_path, predicted(*names)).pairs}
+    assert [len(found[image]) for image in (9, 4)] == [1, 1]
+    assert found[9].labels.tolist() == [0]  # 'a', which the truth has under the id 2 and the prediction under 1
+    assert (found[9].scores.tolist(), found[9].quality.tolist(), found[9].mask_scores.tolist()) == ([0.9], [0.8], [0.5])
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        (predicted("three.png"), "no picture of the truth can be meant by 'three.png'"),
+        (predicted("one.png", "val/one.png"), "two of its pictures have the name of one"),
+        (predicted("one.png", classes=[(1, "cat")]), "the truth has no class cat; it has b, a"),
+        (predicted("one.png", classes=[(7, "a")]), "category_id 1, which the file itself does not list"),
+    ],
+)
+def test_what_cannot_be_matched_is_an_error_that_says_why(tmp_path, written, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        loaded(tmp_path, written)
+
+
+def test_a_name_that_may_be_two_pictures_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="2 pictures of the truth can be meant"):
+        loaded(tmp_path, predicted("one.png"), names=("a/one.png", "b/one.png"))

@@ -90,6 +90,19 @@ def test_every_choice_is_said():
         assert words in text
 
 
+def test_of_few_pictures_none_is_held_out_and_that_is_said(tmp_path):
+    source = Files(path="photos", train=None, val=None, held_out=0.2)
+    for pictures, words in ((4, "no picture is held out"), (5, "20% of the pictures are held out")):
+        found = replace(MEASURED, pictures=pictures)
+        assert words in "\n".join(reasons(found, fitting(found, source, SMALL), SMALL))
+    run = tiny_run(epochs=1)
+    files = Files(path=str(whole(tmp_path, 4)), train="train", val=None, held_out=0.2)
+    train(replace(run, data=replace(run.data, source=files)), tmp_path / "run", methods=METHODS)
+    text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "of so few pictures none was held out, and so there is no AP" in text
+    assert "Learning rate" in text
+
+
 def test_what_is_held_out_depends_on_names_only(tmp_path):
     data = open_data(whole(tmp_path, 10))
     learned, judged = held_out(data, 0.2)

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serve.fakes import Bright, as_file, ask, served, spots
+from serve.fakes import CATEGORIES, Bright, as_file, ask, served, spots
 
+from maskwise.predict import Options as Wishes
+from maskwise.predict import predict
+from maskwise.predictions import memory
 from maskwise.serve.batching import Batcher, alike, is_memory_failure
 from maskwise.serve.budget import Budget
 from maskwise.serve.failure import Failure
+from maskwise.serve.kept import Kept
 from maskwise.serve.limits import Limits
 from maskwise.serve.metrics import Metrics
+from maskwise.serve.schema import Options
 
 
 def batched(model: Bright, pictures: list[np.ndarray], **limits: float) -> list:
@@ -108,6 +113,112 @@ def test_cancelled_pictures_are_passed_over():
     batcher.stop(10)
     assert len(kept.result(0)) > 0
     assert model.batches == [1]
+
+
+# Large pictures
+
+
+class Looking(Bright):
+    """Remembers what it was shown."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.sizes: list[tuple[int, int]] = []
+
+    def instances(self, pictures):
+        self.sizes += [picture.shape[:2] for picture in pictures]
+        return super().instances(pictures)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """What is large, and a tile, for tests that cannot wait for millions of pixels."""
+    monkeypatch.setattr(memory, "MOST_SEEN", 80_000)
+    monkeypatch.setattr(memory, "TILE", 256)
+
+
+def large() -> np.ndarray:
+    """Spots everywhere, also where tiles meet."""
+    return np.tile(spots(), (12, 10, 1))
+
+
+def test_a_large_picture_is_looked_at_in_tiles_and_gives_what_the_command_line_gives(small_tiles):
+    model = Looking()
+    [future, other] = batched(model, [large(), spots()])
+    found = future.result(20)
+    assert len(other.result(20)) > 0
+    assert len(model.sizes) > 4
+    assert max(map(max, model.sizes)) == 256
+    assert max(model.batches) == 1
+    kept = Kept(CATEGORIES, Options(min_score=0.0), most=None)
+    [again] = batched(Looking(), [large()])
+    asked = predict(model, large(), Wishes(min_score=0.0)).instances
+    for one in (found, kept(again.result(0))):
+        assert one.masks.rle() == asked.masks.rle()
+
+
+def test_pictures_together_are_no_more_than_one_may_be(small_tiles):
+    model = Looking()
+    for future in batched(model, [spots(200, 200)] * 4):
+        future.result(20)
+    assert model.batches == [1, 2, 2]
+
+
+def test_a_large_picture_that_nobody_waits_for_is_given_up_between_tiles(small_tiles):
+    model = Looking()
+    batcher = Batcher(model, Limits(), Metrics())
+    batcher.start()
+    model.may_go.clear()
+    future = batcher.submit(large(), "large")
+    while not model.batches:
+        pass
+    assert not future.cancel(), "it is being looked at"
+    after = batcher.submit(spots(), "after")
+    model.may_go.set()
+    assert len(after.result(20)) > 0
+    assert model.sizes == [(256, 256), (48, 64)]
+    batcher.stop(10)
+
+
+def test_after_the_time_for_an_answer_the_model_is_free_for_others(small_tiles):
+    model = Looking(seconds=0.2)
+    with served(model, Limits(timeout=0.5)) as client:
+        answer = ask(client, as_file(large()))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert ask(client, as_file(spots())).status_code == 200
+        assert len(model.sizes) < 8
+
+
+def test_where_memory_lacks_a_single_picture_is_cut(monkeypatch):
+    class Little(Looking):
+        def instances(self, pictures):
+            if max(pictures[0].shape) > 330:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return super().instances(pictures)
+
+    model = Little()
+    [future] = batched(model, [large()])
+    assert len(future.result(20)) > 0
+    assert max(map(max, model.sizes)) <= 330
+
+
+# The most that a model gives
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "told"),
+    [({}, 6, 6), ({}, 7, None), ({"min_score": 0.5}, 6, None), ({"min_quality": 1.0}, 6, 6)],
+)
+def test_an_answer_says_where_there_may_be_more_than_the_model_gives(asked, most, told):
+    class Few(Bright):
+        max_instances = most
+
+    with served(Few()) as client:
+        asked = {"min_score": 0.0, **asked}
+        answer = ask(client, as_file(spots()), as_file(np.zeros((8, 8, 3), np.uint8)), **asked)
+        assert [picture.get("limit_reached") for picture in answer.json()["pictures"]] == [told, None]
+        table = ask(client, as_file(spots()), format="csv", **asked)
+        assert table.headers.get("maskwise-limit-reached") == (None if told is None else str(told))
 
 
 def test_the_picture_that_fails_is_told_and_the_server_goes_on():

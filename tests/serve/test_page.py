@@ -319,6 +319,13 @@ def test_an_instance_can_be_left_out_of_the_files(opened, picture, tmp_path):
     assert opened.text("#counts").startswith(f"{len(found())} of")
 
 
+def test_that_there_may_be_more_is_said(page, model, picture):
+    model.max_instances = 5
+    page.upload(picture)
+    page.wait(DONE)
+    assert page.text("#notice").startswith("There may be more instances: this model gives at most 5 of a picture")
+
+
 def test_several_pictures_in_one_file_each(page, tmp_path):
     paths = [tmp_path / name for name in ("a.png", "b.png", "c.png")]
     for i, path in enumerate(paths):

@@ -2,7 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count, takewhile
+from pathlib import Path
 from typing import TypeAlias
 
 import tyro
@@ -24,3 +26,22 @@ def answer(command: Callable[..., int], argv: list[str], name: str) -> int:
 
 def print_json(value: object) -> None:
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def free(folder: Path) -> Path:
+    """Itself, or the first of `-2`, `-3`, ... in which there is nothing: what is there is never written over."""
+    return next(place for place in numbered(folder) if not taken(place))
+
+
+def latest(folder: Path) -> Path:
+    """The last of them in which there is something; itself where there is none."""
+    return [folder, *takewhile(taken, numbered(folder))][-1]
+
+
+def numbered(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from (folder.with_name(f"{folder.name}-{i}") for i in count(2))
+
+
+def taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

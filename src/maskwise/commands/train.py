@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maskwise.commands.asked import Flag, answer, print_json
+from maskwise.commands.asked import Flag, answer, free, latest, print_json
 from maskwise.terminal import Terminal, grid
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ def train(
     *,
     data: Annotated[str | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None,
     model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="")] = None,
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/NAME)")] = None,
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/NAME, or runs/NAME-2 ...)"),
+    ] = None,
     resume: Flag = False,
     exist_ok: Flag = False,
     epochs: Number = None,
@@ -60,7 +63,8 @@ def train(
         data: folder or file of the data set, for recipes that learn from files
         model: trained model to begin from; method and options are then its own
         out: folder to write to
-        resume: go on with the run in that folder, or begin where there is none
+        resume: go on with the run in that folder, by default the last of runs/NAME, runs/NAME-2, ...; or begin where
+            there is none
         exist_ok: write over a run that is there
         epochs: how often to go over the data; the schedule is stretched
         batch: pictures in a step, of all processes together; the learning rate follows
@@ -82,8 +86,8 @@ def train(
     if dry_run:
         print_json(run.to_json())
         return 0
-    folder = out or _folder(recipe, data)
     world = from_environment(os.environ)
+    folder = out or _folder(recipe, data, resume=resume, takes_free=not exist_ok and world.size == 1)
     if not world.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     else:
@@ -135,9 +139,20 @@ def _adjusted(
     return changed(run, changes)
 
 
-def _folder(recipe: str, data: str | None) -> Path:
-    """Where a run goes: by the name of the recipe, or of the data that it was chosen for; one that was saved goes to
-    its own."""
+def _folder(recipe: str, data: str | None, *, resume: bool, takes_free: bool) -> Path:
+    """Where a run goes if nothing is said. One that is there stays: the next gets a number, --resume takes the last.
+
+    Several processes must agree on a name, though one of them may begin to write before the others look: theirs has no
+    number.
+    """
+    named = _named(recipe, data)
+    if not takes_free or (resume and Path(recipe).exists()):  # a run that is named is gone on with, not its successor
+        return named
+    return latest(named) if resume else free(named)
+
+
+def _named(recipe: str, data: str | None) -> Path:
+    """By the name of the recipe, or of the data that it was chosen for; one that was saved goes to its own place."""
     if recipe == OWN and data is not None:
         return Path("runs") / Path(data).resolve().stem
     path = Path(recipe)
@@ -154,8 +169,9 @@ def _failures(folder: Path) -> int:
 def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> None:
     """The last word: how good the best weights are, and where."""
     from maskwise.checkpoint import read_about
+    from maskwise.report.run_folder import NAME
 
-    page = _page(folder)
+    page = folder / NAME if (folder / NAME).exists() else None
     notes = read_about(weights).notes
     ap = notes["best"] if notes["best"] >= 0 else None
     failures = _failures(folder)
@@ -168,21 +184,8 @@ def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> N
         print(f"report: {page}", file=sys.stderr)
     if failures:
         print(f"{failures} failures, see {folder / 'failures.jsonl'}", file=sys.stderr)
-    print(f"AP of {of} {'-' if ap is None else f'{ap:.4f}'} after epoch {notes['epoch']}: {weights}")
-
-
-def _page(folder: Path) -> Path | None:
-    """The report of a run that was judged; one that cannot be drawn takes nothing from what was learned."""
-    from maskwise.logbook import RESULTS
-    from maskwise.report.run_folder import rewrite
-
-    if not (folder / RESULTS).exists():
-        return None
-    try:
-        return rewrite(folder)
-    except (ValueError, OSError) as error:
-        print(f"no report: {error}", file=sys.stderr)
-        return None
+    found = f"no AP of {of}: not judged," if ap is None else f"AP of {of} {ap:.4f}"
+    print(f"{found} after epoch {notes['epoch']}: {weights}")
 
 
 def _classes(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """`maskwise val --model M --data P`: how good a model is, as tables for people or one JSON object for programs."""
 
+import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,18 +11,22 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from maskwise.commands.asked import Flag, answer, print_json
+from maskwise.commands.asked import Flag, answer, free, print_json
 from maskwise.terminal import Terminal, grid
 
 if TYPE_CHECKING:
     from maskwise.categories import Categories
     from maskwise.data.loader import Batch
     from maskwise.data.source import Source
+    from maskwise.evaluate.objects import Comparison
     from maskwise.evaluate.validation import Validation
+    from maskwise.model import Model
     from maskwise.recipes.run import Files, Run, Synthetic
 
 INCOMPLETE = 3
 """Exit code where some pictures could not be read."""
+
+log = logging.getLogger(__name__)
 
 SCENES, SCENES_BY_DEFAULT = "scenes", 500
 
@@ -43,9 +49,13 @@ def val(
     batch: int = 1,
     workers: int = 2,
     device: str = "auto",
+    report: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE.html", help_behavior_hint="(default: runs/val/MODEL-DATA/report.html)")
+    ] = None,
+    exist_ok: Flag = False,
     json: Flag = False,
 ) -> int:
-    """Judge a model on data that it has not learned from.
+    """Judge a model on data that it has not learned from; the numbers are printed, a page shows the pictures.
 
     Args:
         model: file, folder or name of a model, or the folder of a run
@@ -58,11 +68,16 @@ def val(
         batch: pictures at a time
         workers: processes that read pictures
         device: auto, cpu, cuda, cuda:1, mps
+        report: page to write; the default takes the next free name: ...-2, ...-3
+        exist_ok: write over a page that is there
         json: one JSON object on standard output; what cannot be measured is null
     """
     from maskwise.evaluate.validation import compare, limited, validation
     from maskwise.model import load
+    from maskwise.report.page import check_free
 
+    if report is not None:
+        check_free(report, exist_ok=exist_ok)
     settings, judged = limited(max_dets), load(model, device=device)
     given = judged.about.config.get("max_instances", max_dets)
     if given < max_dets:
@@ -74,11 +89,42 @@ def val(
     found = validation(comparison, settings)
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
+    page = _page(judged, comparison, source, report or _place(model, shown, exist_ok=exist_ok), max_dets)
     if json:
-        print_json({**found.to_json(), "model": model, "left_out": [failure.path for failure in failures]})
+        left_out = [failure.path for failure in failures]
+        print_json({**found.to_json(), "model": model, "left_out": left_out, "report": page and str(page)})
     else:
         show(found, Terminal(width=None if sys.stdout.isatty() else 1000))
+        if page is not None:
+            print(f"report: {page}", file=sys.stderr)
     return INCOMPLETE if failures else 0
+
+
+def _place(model: str, shown: str, *, exist_ok: bool) -> Path:
+    """Where the page goes if nothing is said: by the names of the model and of the data."""
+    data = Path(shown.replace(", what was held out", " held out")).name
+    folder = Path("runs/val") / re.sub(r"[^\w.-]+", "-", f"{_name(model)}-{data}")
+    return (folder if exist_ok else free(folder)) / "report.html"
+
+
+def _name(model: str) -> str:
+    """What people call it: of a file in a folder of a model or of a run, that folder."""
+    path = Path(model)
+    if path.is_file() and path.parent.name == "weights":
+        path = path.parent.parent
+    elif path.is_file() and path.name == "model.safetensors":
+        path = path.parent
+    return (path.resolve() if path.exists() else path).name.removesuffix(".safetensors")
+
+
+def _page(model: "Model", found: "Comparison", source: "Source", path: Path, max_dets: int) -> Path | None:
+    """One that cannot be drawn takes nothing from the numbers."""
+    try:
+        return model.report(path, found, source, max_dets=max_dets)
+    except Exception as error:
+        expected = isinstance(error, ValueError | OSError)
+        log.warning("no report: %s", error, exc_info=None if expected else error)
+        return None
 
 
 class _Judged(NamedTuple):

@@ -81,7 +81,8 @@ def evaluate(
 
     Args:
         truth: ground truth, a COCO data set
-        results: COCO results; `score` ranks masks, `class_score` (else `score`) ranks boxes
+        results: COCO results, or what predict --save coco wrote, matched by the names of pictures and classes; `score`
+            ranks masks, `class_score` (else `score`) ranks boxes
         iou: what is compared
         policy: whose rules
         max_dets: best detections of an image and class, for coco and quality; AP is told at the largest

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from maskwise.categories import Categories
 from maskwise.data.formats import json_file
+from maskwise.evaluate import annotated
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, xywh, xyxy
 from maskwise.evaluate.segmentation import first_malformed, is_finite, to_rle
 from maskwise.rle import RLE
@@ -25,10 +26,12 @@ T = TypeVar("T")
 
 
 def load_comparison(truth_path: str | Path, results_path: str | Path, iou: Kind = "segm") -> Comparison:
-    """Ground truth and results of two COCO files, checked."""
+    """Ground truth and results of two COCO files, checked. Results may be the annotations of a data set, too."""
     truth, results = json_file.load(Path(truth_path)), json_file.load(Path(results_path))
     if not isinstance(truth, dict):
         raise ValueError(f"{truth_path}: expected a COCO data set (an object), got {type(truth).__name__}")
+    if isinstance(results, dict):
+        results = annotated.results(results, truth, str(results_path))
     if not isinstance(results, list):
         raise ValueError(f"{results_path}: expected COCO results (a list), got {type(results).__name__}")
     return compare(truth, results, iou, data=Path(truth_path).name)

@@ -2,6 +2,8 @@
 
 The weights file says in its header what it holds and is a model by itself. `config.json` says the same for people and
 programs that read no safetensors; its options may be edited, and are what counts. Nothing in either is executed.
+There is no `preprocessor_config.json`: the view is in `config.json`, and networks normalise what they are given
+themselves, so that programs which obey such a file would do it twice.
 """
 
 import json

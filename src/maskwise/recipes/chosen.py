@@ -57,7 +57,7 @@ def summary(recipe: Recipe) -> str:
 def _of_recipe(name: str, recipe: Recipe, data: str | None) -> Run[Any]:
     if needs_data(recipe):
         if data is None:
-            raise ValueError(f"{name} learns from files: say where they are, with --data PATH")
+            raise ValueError(f"{name} learns from files: say where they are, with data=..., in a shell --data PATH")
         return recipe(data=data)
     if data is not None:
         raise ValueError(f"{name} makes its own data, --data {data} has no meaning for it")

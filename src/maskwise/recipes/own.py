@@ -19,6 +19,7 @@ from maskwise.data.dataset import DataSet
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import ImageReadError, image_size
 from maskwise.data.open import detected, open_data
+from maskwise.data.split import TOO_FEW
 from maskwise.data.transforms import ColourJitter, Enlarge, HorizontalFlip, RandomCrop, RandomScale, Resize
 from maskwise.methods import ms_rcnn
 from maskwise.parts.norms import Norm
@@ -175,7 +176,7 @@ def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Con
     crop = (RandomCrop(size=(machine.crop, machine.crop), keep_one=True),) if short > 1.25 * machine.crop else ()
     colour = ColourJitter(brightness=0.2, contrast=0.2, saturation=0.2)
     most = 10 * -(-max(100, found.most * 3 // 2) // 10)
-    learned = found.pictures * (1 - source.held_out)
+    learned = found.pictures * (1 - source.held_out) if found.pictures >= TOO_FEW else found.pictures
     epochs = min(300, max(4, floor(machine.steps * machine.batch / learned + 0.5)))
     return Run(
         method="ms_rcnn",
@@ -229,6 +230,11 @@ def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list
         lines.append(f"learned from in crops of {machine.crop} x {machine.crop}, to spare memory and time")
     if source.val is not None:
         lines.append(f"judged by the split {source.val!r} of the data")
+    elif found.pictures < TOO_FEW:
+        lines.append(
+            f"no picture is held out to judge by, there are fewer than {TOO_FEW}: there will be no AP; "
+            "maskwise val judges the model on others"
+        )
     else:
         lines.append(f"{source.held_out:.0%} of the pictures are held out to judge by: the data has no split for that")
     if found.empty:

@@ -39,7 +39,28 @@ def write(
     own. `settings`: limits and thresholds of COCO's numbers.
     """
     found = find(comparison, settings)
-    text = page(found, pixels=pixels, title=title, history=History.of(history), about=about or {})
+    return _saved(path, page(found, pixels=pixels, title=title, history=History.of(history), about=about or {}))
+
+
+def write_unjudged(
+    path: Path, *, why: str, title: str, history: Sequence[Row], about: Mapping[str, object] | None = None
+) -> Path:
+    """The same of a training alone: its course, and `why` nothing is known of its masks."""
+    sections = {
+        "training": ("Training", _training(History.of(history))),
+        "precision": ("Precision and recall", nothing(why)),
+        "about": ("What was run", tables.about(about or {})),
+    }
+    return _saved(path, _filled(sections, title=title, data="not judged", headline=""))
+
+
+def check_free(path: Path, *, exist_ok: bool) -> None:
+    """What is there is somebody's: it is written over only where that is asked for."""
+    if path.exists() and not exist_ok:
+        raise ValueError(f"{path} exists: choose another name, or allow to write over it (--exist-ok)")
+
+
+def _saved(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(text.encode("utf-8", "replace"))  # names out of files may hold half a character
@@ -57,15 +78,20 @@ def page(found: Findings, *, pixels: Pixels | None, title: str, history: History
         "classes": ("Classes", _classes(found)),
         "about": ("What was run", tables.about(about)),
     }
+    return _filled(sections, title=title, data=_data(found), headline=tables.headline(found))
+
+
+def _filled(sections: Mapping[str, tuple[str, str]], *, title: str, data: str, headline: str) -> str:
+    """The page with those of its sections that have anything in them."""
     shown = {anchor: (heading, content) for anchor, (heading, content) in sections.items() if content}
     links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, (heading, _) in shown.items())
     body = "".join(section(anchor, heading, content) for anchor, (heading, content) in shown.items())
     template = Template(files("maskwise.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),
-        data=_data(found),
+        data=data,
         links=links,
-        headline=tables.headline(found),
+        headline=headline,
         sections=body,
         version=escape(__version__),
     )

@@ -4,64 +4,52 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
 from maskwise.categories import Categories
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_results import read_results
-from maskwise.data.images import read_image
-from maskwise.data.source import FileBacked, FileSource, Source
+from maskwise.data.source import FileBacked, Source
 from maskwise.evaluate.coco import COCO, Settings
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.structures import pair, truth_of
 from maskwise.evaluate.validation import image_id, limited
 from maskwise.logbook import REPORT, RESULTS
 from maskwise.recipes.run import Data
-from maskwise.recipes.sources import sources
+from maskwise.recipes.sources import Sources, sources
 from maskwise.recipes.stored import from_json
-from maskwise.report import history, page
-from maskwise.report.crops import Pixels
+from maskwise.report import history, judged, page
+from maskwise.report.judged import name_of
 
 NAME = "report.html"
 
 
-def write(folder: Path, *, comparison: Comparison, source: Source, settings: Settings = COCO) -> Path:
-    """`report.html` of a run, of what was just found in `source`."""
-    return page.write(
-        folder / NAME,
-        comparison=comparison,
-        pixels=pictures(source, comparison),
-        title=title(folder),
-        history=history.read(folder),
-        about=about(folder),
-        settings=settings,
-    )
+def write(folder: Path, *, out: Path | None = None, opened: Sources | None = None) -> Path:
+    """`report.html` from what the run has left on the disk; the data must still be where it was.
 
-
-def rewrite(folder: Path, *, out: Path | None = None) -> Path:
-    """The same from what the run has left on the disk; the data must still be where it was."""
+    `opened` is that data, where it is at hand. A run that was not judged has a course, and the page says why it has no
+    more.
+    """
     run = _object(folder / "run.json")
-    opened = sources(from_json(Data, run.get("data"), "run.data"))
-    if opened.val is None:
-        raise ValueError(f"{folder}: this run has no validation data: there is nothing to report of")
-    if not (folder / RESULTS).exists():
-        raise ValueError(f"{folder}: no {RESULTS}: the run has not been judged yet")
+    opened = opened or sources(from_json(Data, run.get("data"), "run.data"))
+    path = folder / NAME if out is None else out
+    told = {"title": title(folder), "history": history.read(folder), "about": about(folder)}
+    if (why := _unjudged(folder, opened)) is not None:
+        return page.write_unjudged(path, why=why, **told)
+    assert opened.val is not None, "it was judged by something"
     stored = _object(folder / REPORT)
     comparison = Comparison(
         categories=opened.categories,
         pairs=tuple(_pairs(folder, opened.val, opened.categories)),
         data=str(stored.get("data", "")),
     )
-    return page.write(
-        folder / NAME if out is None else out,
-        comparison=comparison,
-        pixels=pictures(opened.val, comparison),
-        title=title(folder),
-        history=history.read(folder),
-        about=about(folder),
-        settings=_settings(stored),
-    )
+    return judged.write(path, comparison=comparison, source=opened.val, settings=_settings(stored), **told)
+
+
+def _unjudged(folder: Path, opened: Sources) -> str | None:
+    """Why there are no numbers of masks."""
+    if opened.val is None:
+        few = ": of so few pictures none was held out" if opened.split else ""
+        return f"This run had nothing to be judged by{few}, and so there is no AP; maskwise val judges models."
+    return None if (folder / RESULTS).exists() else "This run has not been judged yet, and so there is no AP."
 
 
 def title(folder: Path) -> str:
@@ -71,11 +59,11 @@ def title(folder: Path) -> str:
 def about(folder: Path) -> dict[str, object]:
     """The facts that people ask for, then everything."""
     run, environment = _object(folder / "run.json"), _object(folder / "environment.json")
-    judged = _object(folder / REPORT) if (folder / REPORT).exists() else {}
+    found = _object(folder / REPORT) if (folder / REPORT).exists() else {}
     facts = {
         "method": run.get("method"),
-        "data": judged.get("data"),
-        "epoch of these results": judged.get("epoch"),
+        "data": found.get("data"),
+        "epoch of these results": found.get("epoch"),
         "seed": run.get("seed"),
         "maskwise": environment.get("maskwise"),
         "commit": environment.get("git"),
@@ -83,28 +71,6 @@ def about(folder: Path) -> dict[str, object]:
         "machine": environment.get("devices") or environment.get("platform"),
     }
     return {**{name: fact for name, fact in facts.items() if fact is not None}, "run": run, "environment": environment}
-
-
-def pictures(source: Source, comparison: Comparison) -> Pixels:
-    """Finds a picture by its name. Those of a comparison lie in the order of their source, with some left out."""
-    places = {pair.image: p for p, pair in enumerate(comparison.pairs)}
-
-    def read(image: int | str) -> UInt8[np.ndarray, "_ _ 3"]:
-        i = next((i for i in range(places[image], len(source)) if _name(source, i) == image), None)
-        if i is None:
-            raise ValueError(f"there is no picture {image} in the data")
-        if isinstance(source, FileSource):
-            return read_image(source.data[i].path, max_pixels=source.max_pixels)
-        pixels = source[i].pixels
-        if pixels.is_floating_point():
-            pixels = (pixels * 255).round()
-        return pixels.permute(1, 2, 0).numpy().astype(np.uint8)
-
-    return read
-
-
-def _name(source: Source, i: int) -> str:
-    return source.data[i].name if isinstance(source, FileSource) else source[i].name
 
 
 def _pairs(folder: Path, source: Source, categories: Categories) -> Iterator[Pair]:
@@ -116,7 +82,7 @@ def _pairs(folder: Path, source: Source, categories: Categories) -> Iterator[Pai
     sizes = {id_: truth.masks.size for id_, truth in zip(ids, truths, strict=True)}
     found = read_results(folder / RESULTS, categories, sizes)
     for i, id_, truth in zip(kept, ids, truths, strict=True):
-        yield pair(_name(source, i), truth, found[id_])
+        yield pair(name_of(source, i), truth, found[id_])
 
 
 def _unreadable(folder: Path) -> set[str]:

@@ -42,14 +42,25 @@ class Answer(NamedTuple):
     body: bytes
     media_type: str
     file_name: str
+    limit_reached: int | None = None
+    """As in `schema.Picture`, for formats that cannot say it."""
 
 
-def part(index: int, picture: Picture, found: Instances, options: Options, categories: Categories) -> bytes:
+def part(
+    index: int,
+    picture: Picture,
+    found: Instances,
+    options: Options,
+    categories: Categories,
+    *,
+    limit_reached: int | None = None,
+) -> bytes:
     """The answer about one picture, or its share of it."""
     kept = found[(found.scores >= options.min_score) & (found.quality >= options.min_quality)]
     match options.format:
         case "rle" | "polygons":
-            return _json(_described(index, kept, categories, options.format))
+            described = _described(index, kept, categories, options.format)
+            return _json(described if limit_reached is None else described | {"limit_reached": limit_reached})
         case "overlay":
             return png(draw.overlay(picture, kept, categories))
         case "label_map":

@@ -83,7 +83,9 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         request_id = request.state.request_id
         answer = await _unless_gone(request, service.predict(files, options, request_id=request_id))
         named = {"Content-Disposition": f'inline; filename="{answer.file_name}"'} if answer.file_name else {}
-        return Response(answer.body, headers={**named, "Cache-Control": "no-store"}, media_type=answer.media_type)
+        more = {} if answer.limit_reached is None else {"Maskwise-Limit-Reached": str(answer.limit_reached)}
+        headers = {**named, **more, "Cache-Control": "no-store"}
+        return Response(answer.body, headers=headers, media_type=answer.media_type)
 
     @app.post("/v1/picture", summary="A picture as the model sees it", openapi_extra=_form(), responses=_pictures())
     async def picture(request: Request) -> Response:

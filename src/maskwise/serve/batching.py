@@ -1,6 +1,8 @@
 """The model's one thread: pictures of alike size that wait at the same time are predicted on together.
 
-A picture on which the model fails costs only itself; where memory does not suffice a batch is halved.
+A large picture is looked at in tiles, exactly as the command line does, so that memory has a bound; between two tiles
+it is given up if nobody waits for it any more. A picture on which the model fails costs only itself; where memory does
+not suffice a batch is halved, then the picture.
 """
 
 import logging
@@ -16,6 +18,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from maskwise.categories import Categories
+from maskwise.predict import Options, batch_size
+from maskwise.predictions import memory
+from maskwise.predictions.memory import Keep
+from maskwise.predictions.tiles import in_tiles
+from maskwise.rle import Size
 from maskwise.serve.failure import Failure
 from maskwise.serve.limits import Limits
 from maskwise.serve.metrics import Metrics
@@ -25,8 +32,6 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 PADDING = 1.3
 """Pixels of a padded batch in relation to those of its pictures, at most."""
-BATCH_PIXELS = 16_000_000
-"""Of a padded batch; a larger picture is predicted on alone."""
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +49,46 @@ class Predictor(Protocol):
     def instances(self, pictures: Sequence[Picture]) -> list[Instances]: ...
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """One that gives no more than so many instances of a picture."""
+
+    @property
+    def max_instances(self) -> int | None: ...
+
+
+class Expected(Future[Instances]):
+    """What a picture is waited for with. Cancelled before its turn it is passed over, later it is given up between
+    tiles."""
+
+    is_unwanted = False
+
+    def cancel(self) -> bool:
+        self.is_unwanted = True
+        return super().cancel()
+
+
+class Unwanted(Exception):
+    """Nobody waits for this picture any more."""
+
+
+def everything(found: Instances) -> Instances:
+    return found
+
+
 @dataclass(slots=True, eq=False)
 class Job:
-    """A picture that waits for the model. Cancelling `found` before it is its turn takes it out."""
+    """A picture that waits for the model."""
 
     picture: Picture
     request_id: str
-    found: "Future[Instances]" = field(default_factory=Future)
+    keep: Keep
+    seen: Size
+    """As large as the model sees it."""
+    tile: int | None
+    """Side of the tiles that it is looked at in; None: whole."""
+    found: Expected = field(default_factory=Expected)
     arrived: float = field(default_factory=time.monotonic)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.picture.shape[0], self.picture.shape[1]
 
 
 class Batcher:
@@ -80,8 +113,11 @@ class Batcher:
             self._changed.notify()
         self._thread.join(timeout)
 
-    def submit(self, picture: Picture, request_id: str) -> "Future[Instances]":
-        job = Job(picture, request_id)
+    def submit(self, picture: Picture, request_id: str, keep: Keep = everything) -> Expected:
+        """`keep` is what is left of what is found; of a large picture it is asked tile by tile."""
+        size = (picture.shape[0], picture.shape[1])
+        seen, tile = memory.seen(self._model, size), memory.tile_side(self._model, size)
+        job = Job(picture, request_id, keep, seen, tile)
         with self._changed:
             if self._stopping or not self._thread.is_alive():
                 raise stopping()
@@ -141,7 +177,9 @@ class Batcher:
     def _fitting(self) -> list[Job]:
         chosen: list[Job] = []
         for job in self._jobs:
-            if len(chosen) < self._limits.max_batch and (not chosen or alike([j.size for j in (*chosen, job)])):
+            together = (*chosen, job)
+            fits = all(one.tile is None for one in together) and alike([one.seen for one in together])
+            if not chosen or (fits and len(chosen) < self._limits.max_batch):
                 chosen.append(job)
         return chosen
 
@@ -150,14 +188,33 @@ class Batcher:
             return
         began = time.monotonic()
         try:
-            found = self._model.instances([job.picture for job in jobs])
-            assert len(found) == len(jobs), f"{len(found)} answers for {len(jobs)} pictures"
+            found = [self._alone(jobs[0])] if len(jobs) == 1 else self._together(jobs)
+        except Unwanted as unwanted:
+            jobs[0].found.set_exception(unwanted)
         except BaseException as error:  # nothing a model raises may end this thread
             self._recover(jobs, error)
         else:
             self._metrics.batch(len(jobs), time.monotonic() - began)
             for job, instances in zip(jobs, found, strict=True):
                 job.found.set_result(instances)
+
+    def _together(self, jobs: Sequence[Job]) -> list[Instances]:
+        found = self._model.instances([job.picture for job in jobs])
+        assert len(found) == len(jobs), f"{len(found)} answers for {len(jobs)} pictures"
+        return [job.keep(instances) for job, instances in zip(jobs, found, strict=True)]
+
+    def _alone(self, job: Job) -> Instances:
+        """Whole or in tiles, and in smaller ones where memory lacks."""
+
+        def find(parts: list[Picture]) -> list[Instances]:
+            if job.found.is_unwanted:
+                raise Unwanted
+            return memory.find(self._model, parts, job.keep)
+
+        if job.tile is not None:
+            return in_tiles(job.picture, find, side=job.tile, batch=batch_size(self._model, Options()))
+        [found] = find([job.picture])
+        return found
 
     def _recover(self, jobs: Sequence[Job], error: BaseException) -> None:
         """Smaller batches; of a single picture, its failure."""
@@ -180,10 +237,11 @@ def stopping() -> Failure:
     return Failure(503, "stopping", "the server is being stopped", headers={"Retry-After": "5"})
 
 
-def alike(sizes: Sequence[tuple[int, int]]) -> bool:
-    """Whether padding pictures of these sizes to one wastes little, and the batch is not too large."""
+def alike(sizes: Sequence[Size]) -> bool:
+    """Whether padding pictures of these sizes, as the model sees them, to one wastes little, and the batch is not too
+    large."""
     padded = max(h for h, _ in sizes) * max(w for _, w in sizes) * len(sizes)
-    return padded <= BATCH_PIXELS and padded <= PADDING * sum(h * w for h, w in sizes)
+    return padded <= memory.MOST_SEEN and padded <= PADDING * sum(h * w for h, w in sizes)
 
 
 def is_memory_failure(error: BaseException) -> bool:

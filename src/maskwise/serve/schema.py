@@ -55,6 +55,11 @@ class Picture(BaseModel):
     width: int | None = None
     height: int | None = None
     instances: list[Instance] | None = None
+    limit_reached: int | None = Field(
+        None,
+        description="there may be more instances: the model gives at most so many of a picture, or of a tile of a "
+        "large one, and gave them all; left out where that was not so",
+    )
     error: Error | None = None
 
 

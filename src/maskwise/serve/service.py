@@ -17,9 +17,10 @@ from maskwise.data.images import ImageReadError, image_size, read_image
 from maskwise.data.pillow import FORMATS
 from maskwise.serve import answers
 from maskwise.serve.answers import Answer
-from maskwise.serve.batching import Batcher, Picture, Predictor
+from maskwise.serve.batching import Batcher, Bounded, Picture, Predictor
 from maskwise.serve.budget import Budget
 from maskwise.serve.failure import Failure, busy, internal
+from maskwise.serve.kept import Kept
 from maskwise.serve.limits import Limits
 from maskwise.serve.metrics import Metrics
 from maskwise.serve.schema import Options
@@ -70,15 +71,20 @@ class Service:
             raise busy(seconds, f"{self.accepted} of {self.limits.queue} places are taken; try again in {seconds} s")
 
     async def predict(self, files: Sequence[bytes], options: Options, *, request_id: str) -> Answer:
+        most = self.model.max_instances if isinstance(self.model, Bounded) else None
+        kept = [Kept(self.model.categories, options, most=most) for _ in files]
         with self._room(len(files)):
             try:
                 async with asyncio.timeout(self.limits.timeout):
-                    tasks = [self._part(i, file, options, request_id) for i, file in enumerate(files)]
+                    tasks = [
+                        self._part(i, *one, options, request_id) for i, one in enumerate(zip(files, kept, strict=True))
+                    ]
                     parts = await asyncio.gather(*tasks)
             except TimeoutError:
                 message = f"there was no answer within {self.limits.timeout:g} s"
                 raise Failure(504, "timeout", message) from None
-        return answers.whole(parts, options, model=self.name, request_id=request_id)
+        answer = answers.whole(parts, options, model=self.name, request_id=request_id)
+        return answer._replace(limit_reached=most if any(one.limit_reached for one in kept) else None)
 
     async def decode(self, file: bytes) -> bytes:
         """The picture as the model sees it, as PNG: upright, 8 bits, in colours."""
@@ -96,10 +102,10 @@ class Service:
         finally:
             self.accepted -= pictures
 
-    async def _part(self, index: int, file: bytes, options: Options, request_id: str) -> bytes | Failure:
+    async def _part(self, index: int, file: bytes, kept: Kept, options: Options, request_id: str) -> bytes | Failure:
         """The answer about one picture; a failure is of this picture only."""
         try:
-            return await self._answered(index, file, options, request_id)
+            return await self._answered(index, file, kept, options, request_id)
         except asyncio.CancelledError:
             self.metrics.picture("dropped")
             raise
@@ -111,12 +117,16 @@ class Service:
             self.metrics.picture("failed")
             return internal()
 
-    async def _answered(self, index: int, file: bytes, options: Options, request_id: str) -> bytes:
+    async def _answered(self, index: int, file: bytes, kept: Kept, options: Options, request_id: str) -> bytes:
         height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
         async with self._pixels.hold(height * width):
             picture = await self._in_pool(lambda: _decoded(file, self.limits.max_pixels))
-            found = await asyncio.wrap_future(self._batcher.submit(picture, request_id))
-            body = await self._in_pool(lambda: answers.part(index, picture, found, options, self.model.categories))
+            found = await asyncio.wrap_future(self._batcher.submit(picture, request_id, kept))
+            body = await self._in_pool(
+                lambda: answers.part(
+                    index, picture, found, options, self.model.categories, limit_reached=kept.limit_reached
+                )
+            )
         self.metrics.picture("answered", instances=len(found))
         return body
 

@@ -113,7 +113,7 @@ function go(picture, isSame = false) {
 function tellState(picture) {
   get("view").classList.toggle("working", ["asking", "waiting"].includes(picture.state));
   if (picture.state === "failed") notice(`${picture.name}: ${picture.message}`, picture.canRetry ? [["Try again", () => again(picture)]] : [], "wrong");
-  else notice(picture.state === "busy" ? picture.message : "");
+  else notice(["busy", "done"].includes(picture.state) ? picture.message : "");
   if (picture.state !== "done") tellCounts(picture.state === "failed" ? "No answer" : picture.message || "Waiting …");
   get("main").classList.toggle("has-instances", picture.state === "done");
 }

@@ -34,7 +34,7 @@ export class Picture {
       if (!this.bitmap || this.bitmap.width !== answer.width || this.bitmap.height !== answer.height)
         await this.#show(await createImageBitmap(await server.picture(this.file, (left) => this.#wait(left))));
       this.instances = answer.instances.map(prepared);
-      this.#tell("done", "");
+      this.#tell("done", answer.limit_reached ? incomplete(answer.limit_reached) : "");
     } catch (error) {
       this.canRetry = error instanceof Failed ? error.canRetry : false;
       this.code = error instanceof Failed ? error.code : "";
@@ -92,6 +92,8 @@ function brightness(rgba) {
   for (let i = 0; i < values.length; i++) values[i] = Math.max(rgba[4 * i], rgba[4 * i + 1], rgba[4 * i + 2]);
   return Math.min(Math.max(255 / Math.max(values.sort()[Math.floor(values.length * 0.98)], 1), 1), 12);
 }
+
+const incomplete = (most) => `There may be more instances: this model gives at most ${most.toLocaleString("en")} of a picture, or of a tile of a large one, and gave them all.`;
 
 /** Rings are traced once; whether an instance is shown, the sliders say. */
 function prepared(found, index) {

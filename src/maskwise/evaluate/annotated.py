@@ -1,0 +1,104 @@
+"""Predictions in the form of a COCO data set, as `maskwise predict --save coco` writes them, as results for a truth.
+
+Such a file numbers pictures and classes by itself, so they are found in the truth by their names.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import TypeAlias
+
+Id: TypeAlias = int | str
+Row: TypeAlias = Mapping[str, object]
+
+
+def results(written: Row, truth: Row, where: str) -> list[Row]:
+    """Its annotations under the ids of the truth."""
+    annotations = _rows(written, "annotations")
+    if without := [row for row in annotations if row.get("score") is None]:
+        raise ValueError(
+            f"{where}: expected COCO results (a list), or a data set whose annotations have a 'score' as predictions "
+            f"do; {len(without)} of {len(annotations)} have none"
+        )
+    images, categories = _images(written, truth, where), _categories(written, truth, where)
+    return [
+        {
+            **row,
+            "image_id": _known(row, "image_id", images, where),
+            "category_id": _known(row, "category_id", categories, where),
+        }
+        for row in annotations
+    ]
+
+
+def _rows(data: Row, table: str) -> list[Row]:
+    rows = data.get(table)
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _known(row: Row, field: str, ids: Mapping[Id, Id], where: str) -> Id:
+    value = row.get(field)
+    if not isinstance(value, int | str) or value not in ids:
+        raise ValueError(f"{where}: an annotation has the {field} {value!r}, which the file itself does not list")
+    return ids[value]
+
+
+def _images(written: Row, truth: Row, where: str) -> dict[Id, Id]:
+    """By file name; one may have folders before it that the other has not. By id where the truth names no files."""
+    exact, within = _places(truth)
+    found = {}
+    for row in _rows(written, "images"):
+        id_, name = _id(row, where), str(row.get("file_name") or "")
+        candidates = {id_} if not exact else exact.get(name) or within.get(name) or _outside(name, exact)
+        if len(candidates) != 1:
+            how_many = f"{len(candidates)} pictures" if candidates else "no picture"
+            raise ValueError(
+                f"{where}: {how_many} of the truth can be meant by {name!r}: they are matched by file_name"
+            )
+        found[id_] = next(iter(candidates))
+    if len(set(found.values())) < len(found):
+        raise ValueError(f"{where}: two of its pictures have the name of one picture of the truth")
+    return found
+
+
+def _places(truth: Row) -> tuple[dict[str, set[Id]], dict[str, set[Id]]]:
+    """Images by their name, and by each end of it that is a name: `b/c.png` and `c.png` of `a/b/c.png`."""
+    exact: dict[str, set[Id]] = {}
+    within: dict[str, set[Id]] = {}
+    for row in _rows(truth, "images"):
+        if name := row.get("file_name"):
+            id_ = _id(row, "the truth")
+            exact.setdefault(str(name), set()).add(id_)
+            for end in _ends(str(name)):
+                within.setdefault(end, set()).add(id_)
+    return exact, within
+
+
+def _outside(name: str, exact: Mapping[str, set[Id]]) -> set[Id]:
+    """Where the truth names fewer folders."""
+    return next((exact[end] for end in _ends(name) if end in exact), set())
+
+
+def _ends(name: str) -> Iterator[str]:
+    """The longest first."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    return ("/".join(parts[i:]) for i in range(len(parts)))
+
+
+def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
+    """By name. Those that nothing was found of may be unknown to the truth."""
+    known = {str(row.get("name")): _id(row, "the truth") for row in _rows(truth, "categories")}
+    used = {row.get("category_id") for row in _rows(written, "annotations")}
+    rows = [(_id(row, where), str(row.get("name"))) for row in _rows(written, "categories")]
+    if unknown := [name for id_, name in rows if id_ in used and name not in known]:
+        raise ValueError(
+            f"{where}: the truth has no class {', '.join(unknown[:5])}; it has {', '.join(list(known)[:5])}. Classes "
+            "are matched by name; maskwise predict --classes leaves out the others"
+        )
+    return {id_: known[name] for id_, name in rows if name in known}
+
+
+def _id(row: Row, where: str) -> Id:
+    id_ = row.get("id")
+    if not isinstance(id_, int | str):
+        raise ValueError(f"{where}: an image or a category has no id: {id_!r}")
+    return id_
