@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from bright import NAMES, Bright, found, picture, same
+from bright import NAMES, Bright, Few, found, picture, same
 from PIL import Image
 
 import maskwise
@@ -108,7 +108,7 @@ def test_only_what_is_good_enough_is_reported():
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_score": 1.5}, {"min_quality": -1}, {"batch": 0}, {"tile": 3}, {"max_pixels": 0}]
+    "options", [{"min_score": 1.5}, {"min_quality": -1}, {"batch": 0}, {"tile": 3}, {"max_det": 0}, {"max_pixels": 0}]
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected"):
@@ -123,6 +123,67 @@ def test_large_pictures_are_cut_into_tiles():
     finder.calls.clear()
     predict(finder, pixels, Options(tile=None))
     assert finder.calls == [[(300, 700)]]
+
+
+GRID = picture((600, 600), *[(x, y, x + 9, y + 9) for x in range(20, 600, 100) for y in range(20, 600, 100)])
+BAND = (10, 590, 590, 598)
+
+
+def outlines(instances):
+    """In some order: many are as good as others."""
+    return sorted(mask["counts"] for mask in instances.masks.rle())
+
+
+def test_a_picture_with_more_objects_than_are_reported_is_cut_into_tiles(caplog):
+    finder = Few()
+    finder.limit = 20
+    pixels = np.maximum(GRID, picture((600, 600), BAND))
+    result = predict(finder, pixels, ALL)
+    assert outlines(result.instances) == outlines(found(pixels))
+    assert (result.tile, result.limited) == (300, False)
+    assert not caplog.text
+    assert predict(finder, GRID[:200, :200], ALL).tile is None
+
+
+def test_a_large_object_that_no_tile_shows_whole_is_taken_from_the_whole_picture():
+    """Of which nobody could tell what they are."""
+
+    class Blind(Few):
+        def instances(self, pictures):
+            several = Few.instances(self, pictures)
+            return [f[f.masks.area() < 100] if max(f.masks.size) < 600 else f for f in several]
+
+    finder = Blind()
+    finder.limit = 37
+    pixels = np.maximum(GRID, picture((600, 600), BAND, colour=(255, 255, 0)))
+    assert outlines(predict(finder, pixels, ALL).instances) == outlines(found(pixels))
+
+
+@pytest.mark.parametrize("options", [{"tile": None}, {"tile": 200}, {}])
+def test_what_may_be_missing_is_said(options, caplog):
+    """The last: tiles would be too small."""
+    pixels = GRID if options else GRID[:400, :400]
+    finder = Few()
+    finder.limit = 3
+    result = predict(finder, pixels, Options(min_score=0, **options))
+    assert result.limited
+    assert "picture.png: there may be more than these" in caplog.text
+
+
+def test_what_is_not_wanted_anyway_is_not_missing():
+    finder = Few()
+    finder.limit = 20
+    result = predict(finder, GRID, Options(min_score=0.99))
+    assert (len(result), result.tile, result.limited) == (5, None, False)
+
+
+@pytest.mark.parametrize(("most", "count", "limited"), [(3, 3, True), (20, 20, True), (99, 36, False)])
+def test_the_most_instances_can_be_chosen(most, count, limited):
+    finder = Few()
+    result = predict(finder, GRID, Options(min_score=0, max_det=most))
+    assert same(result.instances, found(GRID)[:count])
+    assert (result.tile, result.limited) == (None, limited)
+    assert len(predict(Bright(), GRID, Options(min_score=0, max_det=3))) == 3
 
 
 def test_what_fits_into_no_memory_is_lost_alone():

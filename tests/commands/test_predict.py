@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bright import Bright, picture
+from bright import Bright, Few, picture
 
 from maskwise import cli, model
 from maskwise.data.images import write_image
@@ -116,6 +116,25 @@ def test_options_reach_the_finder(home, capsys):
     about = json.loads((home / "predictions" / "predict.json").read_text())
     assert about["options"]["min_quality"] == 0.7
     assert about["model"]["name"] == "bright"
+
+
+def test_a_picture_with_more_objects_than_are_reported_is_said(home, capsys, monkeypatch):
+    monkeypatch.setattr(model, "load", lambda *_, **__: Few())
+    patches = [(x, y, x + 9, y + 9) for x in range(20, 600, 250) for y in range(20, 600, 250)]
+    write_image(home / "in" / "many.png", picture((600, 600), *patches))
+    shown = maskwise("in", "--save", "csv", capsys=capsys)
+    assert "many.png: 9 spot" in shown.err
+    assert "; more than are reported at once: cut into tiles of 300" in shown.err
+    told = json.loads(maskwise("in", "--save", "csv", "--resume", "--json", capsys=capsys).out)
+    assert (told["tiled"], told["limited"]) == ({"many.png": 300}, [])
+    words = ("in/many.png", "--out", "few", "--tile", "none")
+    shown = maskwise(*words, capsys=capsys)
+    assert "many.png: 5 spot" in shown.err
+    assert "; there may be more" in shown.err
+    assert "there may be more, in 1: many.png; try a smaller --tile, or --max-det" in shown.out
+    assert json.loads(maskwise(*words, "--resume", "--json", capsys=capsys).out)["limited"] == ["many.png"]
+    shown = maskwise("in/many.png", "--out", "chosen", "--max-det", "7", capsys=capsys)
+    assert "there may be more, in 1: many.png; raise --max-det" in shown.out
 
 
 def test_what_a_format_cannot_hold_is_said(home, capsys):

@@ -65,6 +65,7 @@ def predict(
     conf: float = 0.5,
     min_quality: float = 0.0,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = (),
+    max_det: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None,
     tile: Auto | Literal["none"] | int = "auto",
     batch: Auto | int = "auto",
     device: str = "auto",
@@ -85,8 +86,10 @@ def predict(
         conf: least score of the class
         min_quality: least predicted IoU of the mask
         classes: only these
+        max_det: most instances of a picture, the best ones; raises what the model reports at most. Left out, pictures
+            with more objects than that are cut into tiles, so that none is lost
         tile: side of the tiles that larger pictures are cut into; auto: only where a picture is too large to be seen
-            whole; none: never
+            whole, or holds more objects than the model reports of one; none: never
         batch: pictures at once
         device: auto, cpu, cuda, cuda:1, mps
         max_pixels: refuse files with more
@@ -107,6 +110,7 @@ def predict(
         classes=classes or None,
         batch=batch,
         tile=None if tile == "none" else tile,
+        max_det=max_det,
         max_pixels=max_pixels or MAX_PIXELS,
     )
     named, kinds, loaded = wanted(sources, options.max_pixels, stdin=stdin), chosen(save), load(model, device=device)
@@ -205,7 +209,11 @@ def _line(outcome: "Result | Failed") -> Text:
     doubtful = sum(value < DOUBTFUL for value in quality)
     review = f", {doubtful} to review" if doubtful else ""
     return Text.assemble(
-        (outcome.name, "bold"), f": {shown}{more}, quality {statistics.median(quality):.2f}", (review, "yellow")
+        (outcome.name, "bold"),
+        f": {shown}{more}, quality {statistics.median(quality):.2f}",
+        (review, "yellow"),
+        "" if outcome.tile is None else f"; more than are reported at once: cut into tiles of {outcome.tile}",
+        ("; there may be more" if outcome.limited else "", "red"),
     )
 
 
@@ -253,6 +261,8 @@ def _json(done: "Done", job: "Job", tallies: dict[str, _Tally]) -> dict[str, obj
         "model": dict(job.model),
         "pictures": done.results,
         "failures": [{"name": line["name"], **line["error"]} for line in lines(job.out) if "error" in line],
+        "tiled": {line["name"]: line["tile"] for line in lines(job.out) if "tile" in line},
+        "limited": [line["name"] for line in lines(job.out) if "limited" in line],
         **every.to_json(),
         "classes": {name: tally.to_json() for name, tally in tallies.items()},
         "losses": {name: dict(written.losses) for name, written in done.written.items() if written.losses},
@@ -267,6 +277,11 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
     counts = f"{_count(found['pictures'], 'picture')}, {_count(found['instances'], 'instance')}, "
     counts += f"{found['to_review']} of them to review"
     console.print(Text.assemble((counts, "bold"), f" (quality below {DOUBTFUL:g})"))
+    if limited := found["limited"]:
+        shown = ", ".join(limited[:5]) + (" ..." if len(limited) > 5 else "")
+        advice = "raise --max-det" if job.options.max_det else "try a smaller --tile, or --max-det with a high number"
+        text = f"as many objects as are reported of a picture, there may be more, in {len(limited)}: {shown}; {advice}"
+        console.print(Text(text, "red"), soft_wrap=True)
     if found["failures"]:
         console.print(Text(f"{len(found['failures'])} could not be read: {out}/failures.jsonl", "red"))
     for name, losses in found["losses"].items():

@@ -237,6 +237,8 @@ def _line(result: Result) -> Json:
     numbers = {name: getattr(found, name).tolist() for name in _NUMBERS}
     if found.keypoints is not None:
         numbers["keypoints"] = found.keypoints.tolist()
+    many = {"tile": result.tile} if result.tile is not None else {}
+    many |= {"limited": True} if result.limited else {}
     return {
         "name": result.name,
         "path": _absolute(result.path),
@@ -244,6 +246,7 @@ def _line(result: Result) -> Json:
         "labels": found.labels.tolist(),
         **numbers,
         "masks": [mask["counts"] for mask in found.masks.rle()],
+        **many,
     }
 
 
@@ -260,7 +263,15 @@ def _result(line: Json, folder: Path, categories: Categories, max_pixels: int) -
         raise ValueError(f"labels beyond the {len(categories)} categories")
     found = Instances(labels=labels, masks=Masks.from_rle(codes, (height, width)), keypoints=keypoints, **numbers)
     path = Path(line["path"]) if line["path"] is not None else _own_picture(folder, line["name"])
-    return Result(name=line["name"], instances=found, categories=categories, path=path, max_pixels=max_pixels)
+    return Result(
+        name=line["name"],
+        instances=found,
+        categories=categories,
+        path=path,
+        max_pixels=max_pixels,
+        tile=line.get("tile"),
+        limited=line.get("limited", False),
+    )
 
 
 def _own_picture(folder: Path, name: str) -> Path | None:
