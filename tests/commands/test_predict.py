@@ -90,6 +90,16 @@ def test_what_is_there_is_left_alone_or_gone_on_with_or_written_over(home, capsy
     assert "0.png" in maskwise("in", "--exist-ok", capsys=capsys).err
 
 
+def test_a_folder_that_is_written_into_is_looked_at_twice_with_the_same_result(home, capsys, monkeypatch):
+    monkeypatch.chdir(home / "in")
+    maskwise(".", capsys=capsys)
+    first = (home / "in/predictions/predictions.jsonl").read_text()
+    for again in ("--resume", "--exist-ok"):
+        shown = maskwise(".", again, "--json", capsys=capsys)
+        assert json.loads(shown.out)["pictures"] == 3
+        assert (home / "in/predictions/predictions.jsonl").read_text() == first
+
+
 def test_a_list_on_standard_input(home, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("in/0.png\n\nin/2.png\n"))
     maskwise("-", "in/1.png", capsys=capsys)

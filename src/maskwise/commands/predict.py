@@ -113,7 +113,8 @@ def predict(
         max_det=max_det,
         max_pixels=max_pixels or MAX_PIXELS,
     )
-    named, kinds, loaded = wanted(sources, options.max_pixels, stdin=stdin), chosen(save), load(model, device=device)
+    named = wanted(sources, options.max_pixels, stdin=stdin, out=out)
+    kinds, loaded = chosen(save), load(model, device=device)
     if not copy and not _can_link():
         print("links are not allowed here: the pictures are copied", file=sys.stderr)
         copy = True
@@ -146,7 +147,7 @@ def report(finder: "Finder", named: Wanted, job: "Job", *, json: bool) -> int:
     return INCOMPLETE if done.failures else 0
 
 
-def wanted(sources: Sequence[str], max_pixels: int, *, stdin: bool = False) -> Wanted:
+def wanted(sources: Sequence[str], max_pixels: int, *, out: Path, stdin: bool = False) -> Wanted:
     from maskwise.predictions.pictures import Asked
     from maskwise.predictions.sources import files, is_video, opened
 
@@ -158,7 +159,7 @@ def wanted(sources: Sequence[str], max_pixels: int, *, stdin: bool = False) -> W
     if "-" in sources:
         listed = [line.rstrip("\r\n") for line in sys.stdin]
         sources = [one for source in sources for one in (listed if source == "-" else [source]) if one]
-    found = files(sources)
+    found = files(sources, out=out)
     if not found:
         raise ValueError("standard input names no pictures")
     has_videos = any(is_video(path) for path in found.values())

@@ -89,7 +89,7 @@ def _predict(source: str, out: Path, model: str, conf: float, device: str, *, ex
     from maskwise.predict import Options
 
     options = Options(min_score=conf)
-    named = wanted([source], options.max_pixels)
+    named = wanted([source], options.max_pixels, out=out)
     done = watched(
         load(model, device=device), named, job(out, model, named.sources, options, save=(), exist_ok=exist_ok)
     )

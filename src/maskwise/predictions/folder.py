@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, TypeAlias, get_args
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import torch
 
@@ -30,18 +30,17 @@ from maskwise.masks import Masks
 from maskwise.predict import Failed, Options, Result, batch_size, outcomes
 from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
-from maskwise.predictions.formats import Save
+from maskwise.predictions.formats import ABOUT, OURS, Save
 from maskwise.predictions.pictures import Asked
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
 from maskwise.structures import Instances
 
-ABOUT, LINES, FAILURES = "predict.json", "predictions.jsonl", "failures.jsonl"
+LINES, FAILURES = "predictions.jsonl", "failures.jsonl"
 
 Json: TypeAlias = Any
 
 _NUMBERS = ("boxes", "scores", "quality", "mask_scores")
-_OURS = (*get_args(Save), "pictures")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -212,7 +211,7 @@ def _clear(out: Path) -> None:
     if (out / ABOUT).is_file():
         for name in (LINES, FAILURES):
             (out / name).unlink(missing_ok=True)
-        for name in _OURS:
+        for name in OURS:
             shutil.rmtree(out / name, ignore_errors=True)
 
 
