@@ -53,7 +53,7 @@ class Wishes(TypedDict, total=False):
 
     min_score: float
     min_quality: float
-    classes: tuple[str, ...] | None
+    classes: Sequence[str] | None
     batch: int | Literal["auto"]
     tile: int | Literal["auto"] | None
     max_det: int | None
@@ -107,7 +107,7 @@ class Model:
         A picture is a file, its bytes, an array, a tensor or a picture of Pillow. The options are those of
         `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
         """
-        return predict(self, source, Options(**options))
+        return predict(self, source, Options.named(**options))
 
     def val(
         self,

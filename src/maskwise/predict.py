@@ -1,15 +1,16 @@
 """Prediction: from anything that is a picture to a `Result`, one by one or as a stream that holds a few at a time."""
 
 import base64
+import difflib
 import html
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -158,6 +159,10 @@ def _number(value: object) -> object:
     return float(value) if value else None
 
 
+_ALSO_CALLED = {"conf": "min_score", "confidence": "min_score", "threshold": "min_score", "score": "min_score"}
+_ALSO_CALLED |= {"quality": "min_quality", "max_dets": "max_det", "max_instances": "max_det", "class_names": "classes"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What is reported, and how it is gone about."""
@@ -166,8 +171,8 @@ class Options:
     """Of the class."""
     min_quality: float = 0.0
     """Of the mask."""
-    classes: tuple[str, ...] | None = None
-    """None: all."""
+    classes: Sequence[str] | None = None
+    """One name or several. None: all."""
     batch: int | Literal["auto"] = "auto"
     """Pictures at once; those of one size are looked at together."""
     tile: int | Literal["auto"] | None = "auto"
@@ -179,7 +184,20 @@ class Options:
     max_pixels: int = MAX_PIXELS
     """Files with more pixels are refused before memory is taken for them."""
 
+    @classmethod
+    def named(cls, **wishes: Any) -> "Options":
+        """What is called otherwise is refused with what was probably meant."""
+        known = [f.name for f in fields(cls)]
+        for name in wishes.keys() - set(known):
+            near = difflib.get_close_matches(name, [*known, *_ALSO_CALLED], n=1)
+            hint = f"did you mean {_ALSO_CALLED.get(near[0], near[0])!r}?" if near else f"known: {', '.join(known)}"
+            raise TypeError(f"predict: unknown option {name!r}; {hint}")
+        return cls(**wishes)
+
     def __post_init__(self) -> None:
+        if self.classes is not None:
+            classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+            object.__setattr__(self, "classes", classes)
         for name in ("min_score", "min_quality"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")

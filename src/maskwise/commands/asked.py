@@ -1,5 +1,6 @@
 """How commands are asked and how they answer: options from signatures, errors in one line, JSON for programs."""
 
+import difflib
 import json
 import sys
 from collections.abc import Callable
@@ -17,6 +18,10 @@ def answer(command: Callable[..., int], argv: list[str], name: str) -> int:
     """The exit code of a command."""
     try:
         return tyro.cli(command, args=argv, prog=f"maskwise {name}")
+    except SystemExit as stop:
+        if stop.code == WRONG and any(difflib.get_close_matches(word, ["--help"]) for word in argv):
+            print("did you mean --help?", file=sys.stderr)  # the one option that the parser does not compare with
+        raise
     except ValueError as error:
         print(f"maskwise {name}: {error}", file=sys.stderr)
         return WRONG

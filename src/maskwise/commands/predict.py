@@ -101,10 +101,9 @@ def predict(
     """
     from maskwise.data.images import MAX_PIXELS
     from maskwise.model import load
-    from maskwise.predict import Options
     from maskwise.predictions.formats import chosen
 
-    options = Options(
+    options = chosen_options(
         min_score=conf,
         min_quality=min_quality,
         classes=classes or None,
@@ -120,6 +119,18 @@ def predict(
         copy = True
     what = job(out, model, named.sources, options, save=kinds, link=not copy, resume=resume, exist_ok=exist_ok)
     return report(loaded, named, what, json=json)
+
+
+def chosen_options(**wishes: Any) -> "Options":
+    """What is out of range is called as it was typed."""
+    from maskwise.predict import Options
+
+    try:
+        return Options(**wishes)
+    except ValueError as error:
+        name, colon, rest = str(error).partition(":")
+        typed = "conf" if name == "min_score" else name.replace("_", "-")
+        raise ValueError(f"--{typed}{colon}{rest}") from None
 
 
 def job(out: Path, model: str, sources: Sequence[str], options: "Options", **rest: Unpack[_Wishes]) -> "Job":
@@ -148,6 +159,7 @@ def report(finder: "Finder", named: Wanted, job: "Job", *, json: bool) -> int:
 
 
 def wanted(sources: Sequence[str], max_pixels: int, *, out: Path, stdin: bool = False) -> Wanted:
+    from maskwise.data.files import exists
     from maskwise.predictions.pictures import Asked
     from maskwise.predictions.sources import files, is_video, opened
 
@@ -162,6 +174,9 @@ def wanted(sources: Sequence[str], max_pixels: int, *, out: Path, stdin: bool = 
     found = files(sources, out=out)
     if not found:
         raise ValueError("standard input names no pictures")
+    if not any(map(exists, found.values())):
+        shown = ", ".join(map(str, list(found.values())[:5])) + (" ..." if len(found) > 5 else "")
+        raise ValueError(f"no such file: {shown}")
     has_videos = any(is_video(path) for path in found.values())
     asked = opened(found, max_pixels=max_pixels)
     return Wanted(list(sources), asked, None if has_videos else len(found))

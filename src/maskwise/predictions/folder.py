@@ -27,7 +27,7 @@ from maskwise.data.dataset import Item, Written
 from maskwise.data.files import replacing
 from maskwise.data.images import ImageReadError
 from maskwise.masks import Masks
-from maskwise.predict import Failed, Options, Result, batch_size, outcomes
+from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
 from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
 from maskwise.predictions.formats import ABOUT, OURS, Save
@@ -83,6 +83,7 @@ def run(
     told: Callable[[Result | Failed], None] = lambda _: None,
 ) -> Done:
     """Predict on all pictures that have no line yet, then write the data sets."""
+    keeper(finder.categories, job.options)  # refuses unknown classes, before there is a folder that says otherwise
     batch = batch_size(finder, job.options)
     coming, kept = iter(asked), _begin(job, _about(finder, job, batch), batch)
     for head, now in zip_longest(kept, (one.name for one in islice(coming, len(kept)))):
@@ -228,7 +229,7 @@ def _failure(failed: Failed) -> Json:
     error = failed.error
     words = error.reason if isinstance(error, ImageReadError) else str(error)
     why = {"stage": failed.stage, "exception": type(error).__name__, "message": words}
-    return {"name": failed.asked.name, "path": _absolute(failed.asked.path), "error": why}
+    return {"name": failed.asked.name, "path": _absolute(failed.asked.path or failed.asked.part_of), "error": why}
 
 
 def _line(result: Result) -> Json:

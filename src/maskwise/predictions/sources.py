@@ -46,6 +46,8 @@ def files(sources: Iterable[str | Path], *, out: Path | None = None) -> dict[str
     home = _common([top for top, _ in groups])
     taken: dict[str, str] = {}
     paths = dict.fromkeys(path for _, found in groups for path in found)
+    if video := next(filter(is_video, paths), None):
+        _av(video)  # now, and not in the middle of a run
     return {_free(_relative(path, home), taken): path for path in paths}
 
 
@@ -152,10 +154,14 @@ def _frames(path: Path, name: str, max_pixels: int) -> Iterator[Asked]:
     try:
         with av.open(path) as video:
             for frame in video.decode(video=0):
-                yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_rgb, path, frame, max_pixels))
+                read = partial(_rgb, path, frame, max_pixels)
+                yield Asked(name=f"{stem}/{number:06d}.png", read=read, part_of=path)
                 number += 1
+        reason = None if number else "there are no frames in it"
     except (av.FFmpegError, OSError, IndexError) as error:  # the last: there is no picture in it, only sound
-        yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_refuse, path, f"frame {number}: {error}"))
+        reason = f"frame {number}: {error}"
+    if reason is not None:
+        yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_refuse, path, reason), part_of=path)
 
 
 def _av(path: Path) -> ModuleType:
