@@ -117,6 +117,7 @@ def test_a_video_that_cannot_be_read_is_a_picture_that_cannot_be_read(tmp_path):
     [asked] = named([tmp_path / "bad.mp4"])
     with pytest.raises(ImageReadError, match=r"bad\.mp4: frame 0: "):
         asked.read()
+    assert asked.part_of == tmp_path / "bad.mp4"
 
 
 def test_frames_with_too_many_pixels_are_refused(video):
