@@ -11,7 +11,7 @@ from PIL import Image
 import maskwise
 from maskwise.data.images import ImageReadError, write_image
 from maskwise.data.open import open_data
-from maskwise.predict import Failed, Options, Result, outcomes, predict
+from maskwise.predict import Failed, Options, Result, keeper, outcomes, predict
 
 SPOTS = [(5, 5, 20, 15), (30, 10, 44, 30), (2, 30, 3, 31)]
 PIXELS = picture((40, 50), *SPOTS)
@@ -103,6 +103,7 @@ def test_only_what_is_good_enough_is_reported():
     assert len(predict(Bright(), pixels, Options(min_score=0, min_quality=0.1))) == 3
     blobs = predict(Bright(), pixels, Options(min_score=0, classes=("blob",)))
     assert blobs.instances.labels.tolist() == [1]
+    assert same(predict(Bright(), pixels, Options(min_score=0, classes="blob")).instances, blobs.instances)
     with pytest.raises(ValueError, match="unknown category 'blot'"):
         predict(Bright(), pixels, Options(classes=("blot",)))
 
@@ -113,6 +114,28 @@ def test_only_what_is_good_enough_is_reported():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected"):
         Options(**options)
+
+
+def test_options_called_otherwise_are_refused_with_what_was_meant():
+    for name, meant in [("conf", "min_score"), ("clases", "classes"), ("confidense", "min_score")]:
+        with pytest.raises(TypeError, match=f"unknown option '{name}'; did you mean '{meant}'"):
+            Options.named(**{name: 0.4})
+    with pytest.raises(TypeError, match="known: min_score, "):
+        Options.named(xyz=1)
+    assert Options.named(min_score=0.4) == Options(min_score=0.4)
+
+
+def test_of_equal_masks_of_a_class_only_the_best_is_reported():
+    class Twice(Bright):
+        def instances(self, pictures):
+            return [one[[0, 0, 1, 2, 2]] for one in Bright.instances(self, pictures)]
+
+    assert same(predict(Twice(), PIXELS, ALL).instances, found(PIXELS))
+    other = found(PIXELS)[[0, 0]]
+    other.labels[1] = 1
+    assert len(keeper(NAMES, ALL)(other)) == 2
+    other.labels[1] = 0
+    assert same(keeper(NAMES, ALL)(other), found(PIXELS)[[0]])
 
 
 def test_large_pictures_are_cut_into_tiles():

@@ -246,7 +246,7 @@ def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterat
 
 
 def keeper(categories: Categories, options: Options) -> memory.Keep:
-    """What is left of what was found: what scores enough, of the classes wanted, and has pixels."""
+    """What is left of what was found: what scores enough, of the classes wanted, and has pixels of its own."""
     labels = None if options.classes is None else torch.tensor([categories.label_of(name) for name in options.classes])
 
     def keep(found: Instances) -> Instances:
@@ -254,9 +254,23 @@ def keeper(categories: Categories, options: Options) -> memory.Keep:
         if labels is not None:
             good &= torch.isin(found.labels, labels)
         good &= found.masks.area() > 0
-        return found[torch.where(good)[0]]
+        return _once(found[torch.where(good)[0]])
 
     return keep
+
+
+def _once(found: Instances) -> Instances:
+    """Without masks that are those of a better instance of the class, pixel by pixel: suppression compares boxes."""
+    columns = (found.masks.boxes(), found.labels[:, None], found.masks.area()[:, None])
+    _, alike, counts = torch.cat(columns, 1).unique(dim=0, return_inverse=True, return_counts=True)
+    rivals = torch.where(counts[alike] > 1)[0]
+    first: dict[tuple[int, str], int] = {}
+    for i, mask in zip(rivals.tolist(), found.masks[rivals].rle(), strict=True):
+        first.setdefault((int(found.labels[i]), mask["counts"]), i)
+    worse = sorted(set(rivals.tolist()) - set(first.values()))
+    good = torch.ones(len(found), dtype=torch.bool)
+    good[worse] = False
+    return found[torch.where(good)[0]] if worse else found
 
 
 def _reporting(finder: Finder, most: int | None) -> Finder:
