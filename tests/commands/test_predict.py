@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_a_folder_is_looked_at(home, capsys):
     }  # fmt: skip
 
 
+def test_a_picture_is_one_line_whatever_it_is_called(home, capsys):
+    names = ["two\nlines.png", "bell\a.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        write_image(home / "in" / name, picture((30, 40)))
+        (home / "in" / f"bad {name}").write_bytes(b"no picture")
+    shown = maskwise("in", "--json", "--save", "overlay", capsys=capsys, code=3)
+    assert len(shown.err.splitlines()) == 9
+    assert "two\\nlines.png: nothing found" in shown.err
+    assert sorted(line["name"] for line in json.loads(shown.out)["failures"]) == sorted(f"bad {n}" for n in names)
+
+
 def test_numbers_for_programs(home, capsys):
     out = maskwise("in", "--json", "--save", "png,coco", "--out", "out", capsys=capsys).out
     found = json.loads(out)
@@ -64,7 +76,10 @@ def test_some_cannot_be_read(home, capsys):
 
 
 def test_none_can_be_read(home, capsys):
-    assert "none of the pictures could be read" in maskwise("nowhere.png", capsys=capsys, code=2).err
+    (home / "bad.png").write_bytes(b"")
+    shown = maskwise("bad.png", capsys=capsys, code=2)
+    assert "none of the pictures could be read" in shown.err
+    assert "wrote" not in shown.out
 
 
 @pytest.mark.parametrize(
@@ -74,13 +89,19 @@ def test_none_can_be_read(home, capsys):
         (["in", "--stdin"], "say what to look at"),
         (["in/*.tif"], "no pictures there"),
         (["in", "--save", "cocoa"], "did you mean 'coco'"),
-        (["in", "--conf", "7"], "min_score: expected a number from 0 to 1, got 7"),
-        (["in", "--classes", "spots"], "unknown category 'spots'"),
+        (["in", "--conf", "7"], "--conf: expected a number from 0 to 1, got 7"),
+        (["in", "--min-quality", "7"], "--min-quality: expected"),
+        (["in", "--classes", "Spots"], "unknown category 'Spots'; did you mean 'spot'?"),
+        (["nowhere.png", "neither.png"], "no such file: nowhere.png, neither.png"),
+        (["in", "clip.mp4"], "pip install 'maskwise[video]'"),
+        (["in", "--hlep"], "did you mean --help?"),
         (["in", "--exits-ok"], "--exist-ok"),
     ],
 )
-def test_wrong_usage_is_refused(words, complaint, home, capsys):
+def test_wrong_usage_is_refused_before_there_is_a_folder(words, complaint, home, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     assert complaint in maskwise(*words, capsys=capsys, code=2).err
+    assert not (home / "predictions").exists()
 
 
 def test_what_is_there_is_left_alone_or_gone_on_with_or_written_over(home, capsys):

@@ -4,11 +4,12 @@ import difflib
 import json
 import sys
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import tyro
 
-Flag: TypeAlias = tyro.conf.FlagCreatePairsOff[bool]
+Flag: TypeAlias = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
+"""Whoever does not give it does without; no need to say so."""
 
 WRONG = 2
 """Exit code where the command line or what it names cannot be used."""
@@ -28,4 +29,9 @@ def answer(command: Callable[..., int], argv: list[str], name: str) -> int:
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # names of files that are no text
+        text = json.dumps(value, allow_nan=False)
+    print(text)

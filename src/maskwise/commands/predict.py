@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from maskwise.commands.asked import WRONG, Flag, answer, print_json
-from maskwise.terminal import Terminal, grid
+from maskwise.terminal import Terminal, grid, plain
 
 if TYPE_CHECKING:
     from maskwise.predict import Failed, Options, Result
@@ -214,10 +214,10 @@ def _line(outcome: "Result | Failed") -> Text:
     from maskwise.predict import Failed
 
     if isinstance(outcome, Failed):
-        return Text.assemble((outcome.asked.name, "bold"), ": ", (str(outcome.error), "red"))
+        return Text.assemble((plain(outcome.asked.name), "bold"), ": ", (plain(str(outcome.error)), "red"))
     found, names = outcome.instances, outcome.categories.names
     if not len(found):
-        return Text.assemble((outcome.name, "bold"), ": nothing found")
+        return Text.assemble((plain(outcome.name), "bold"), ": nothing found")
     counts = Counter(found.labels.tolist())
     shown = ", ".join(f"{count} {names[label]}" for label, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
@@ -225,7 +225,7 @@ def _line(outcome: "Result | Failed") -> Text:
     doubtful = sum(value < DOUBTFUL for value in quality)
     review = f", {doubtful} to review" if doubtful else ""
     return Text.assemble(
-        (outcome.name, "bold"),
+        (plain(outcome.name), "bold"),
         f": {shown}{more}, quality {statistics.median(quality):.2f}",
         (review, "yellow"),
         "" if outcome.tile is None else f"; more than are reported at once: cut into tiles of {outcome.tile}",
@@ -294,7 +294,7 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
     counts += f"{found['to_review']} of them to review"
     console.print(Text.assemble((counts, "bold"), f" (quality below {DOUBTFUL:g})"))
     if limited := found["limited"]:
-        shown = ", ".join(limited[:5]) + (" ..." if len(limited) > 5 else "")
+        shown = ", ".join(map(plain, limited[:5])) + (" ..." if len(limited) > 5 else "")
         advice = "raise --max-det" if job.options.max_det else "try a smaller --tile, or --max-det with a high number"
         text = f"as many objects as are reported of a picture, there may be more, in {len(limited)}: {shown}; {advice}"
         console.print(Text(text, "red"), soft_wrap=True)
@@ -303,7 +303,8 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
     for name, losses in found["losses"].items():
         shown = ", ".join(f"{count} {what}" for what, count in losses.items())
         console.print(Text(f"{name} cannot hold: {shown}", "dim"), soft_wrap=True)
-    console.print(Text(f"wrote {out}: {', '.join(('predictions.jsonl', *job.save))}"), soft_wrap=True)
+    if found["pictures"]:
+        console.print(Text(f"wrote {out}: {', '.join(('predictions.jsonl', *job.save))}"), soft_wrap=True)
     if found["to_review"]:
         console.print(Text(f"look at the doubtful ones first: maskwise review {out}"), soft_wrap=True)
 
