@@ -71,3 +71,22 @@ def same(one: Instances, other: Instances) -> bool:
     """To the bit."""
     fields = ("boxes", "labels", "scores", "quality", "mask_scores")
     return all(torch.equal(getattr(one, f), getattr(other, f)) for f in fields) and one.masks.rle() == other.masks.rle()
+
+
+class Few(Bright):
+    """Reports a few of many."""
+
+    limit: int = 5
+
+    @property
+    def most_instances(self) -> int:
+        return self.limit
+
+    def up_to(self, most: int) -> "Few":
+        more = Few(calls=self.calls)
+        more.limit = most
+        return more
+
+    def instances(self, pictures: Sequence[np.ndarray]) -> list[Instances]:
+        several = super().instances(pictures)
+        return [one[one.scores.argsort(descending=True, stable=True)[: self.limit].sort().values] for one in several]

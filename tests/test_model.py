@@ -24,7 +24,7 @@ from maskwise.data.transforms import Enlarge
 from maskwise.methods import METHODS
 from maskwise.model import load
 from maskwise.models import published
-from maskwise.predictions.finder import Placed
+from maskwise.predictions.finder import Limited, Placed
 from maskwise.recipes.run import Optim
 from maskwise.train import train
 
@@ -66,6 +66,25 @@ def test_a_view_is_applied(written):
     prepared = model._prepared(Scenes(size=(96, 128)).scene(0).pixels)
     assert prepared.shape == (3, 64, 85)
     assert prepared.dtype == torch.float32
+
+
+def test_the_most_instances_of_a_picture_can_be_raised(written):
+    model = load(written, device="cpu")
+    more = model.up_to(15)
+    pixels = [Scenes(size=(96, 128)).scene(0).pixels]
+    first, second = model.instances(pixels)[0], more.instances(pixels)[0]
+    assert (model.most_instances, more.most_instances) == (10, 15)
+    assert (len(first), len(second)) == (10, 15)
+    assert (more.about.config["proposals_test"], more.about.config["per_level_test"]) == (30, 75)
+    assert isinstance(model, Limited)
+
+
+def test_methods_that_report_all_have_no_most(written):
+    model = load(written, device="cpu")
+    endless = replace(model, about=replace(model.about, method="deepmask", config={"max_instances": 500}))
+    grouping = replace(model, about=replace(model.about, method="discriminative", config={}))
+    assert endless.most_instances is grouping.most_instances is None
+    assert grouping.up_to(5) is grouping
 
 
 def test_half_precision_is_stored_and_float32_is_computed(written, tmp_path):

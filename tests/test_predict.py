@@ -5,13 +5,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from bright import NAMES, Bright, found, picture, same
+from bright import NAMES, Bright, Few, found, picture, same
 from PIL import Image
 
 import maskwise
 from maskwise.data.images import ImageReadError, write_image
 from maskwise.data.open import open_data
-from maskwise.predict import Failed, Options, Result, outcomes, predict
+from maskwise.predict import Failed, Options, Result, keeper, outcomes, predict
 
 SPOTS = [(5, 5, 20, 15), (30, 10, 44, 30), (2, 30, 3, 31)]
 PIXELS = picture((40, 50), *SPOTS)
@@ -103,16 +103,39 @@ def test_only_what_is_good_enough_is_reported():
     assert len(predict(Bright(), pixels, Options(min_score=0, min_quality=0.1))) == 3
     blobs = predict(Bright(), pixels, Options(min_score=0, classes=("blob",)))
     assert blobs.instances.labels.tolist() == [1]
+    assert same(predict(Bright(), pixels, Options(min_score=0, classes="blob")).instances, blobs.instances)
     with pytest.raises(ValueError, match="unknown category 'blot'"):
         predict(Bright(), pixels, Options(classes=("blot",)))
 
 
 @pytest.mark.parametrize(
-    "options", [{"min_score": 1.5}, {"min_quality": -1}, {"batch": 0}, {"tile": 3}, {"max_pixels": 0}]
+    "options", [{"min_score": 1.5}, {"min_quality": -1}, {"batch": 0}, {"tile": 3}, {"max_det": 0}, {"max_pixels": 0}]
 )
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected"):
         Options(**options)
+
+
+def test_options_called_otherwise_are_refused_with_what_was_meant():
+    for name, meant in [("conf", "min_score"), ("clases", "classes"), ("confidense", "min_score")]:
+        with pytest.raises(TypeError, match=f"unknown option '{name}'; did you mean '{meant}'"):
+            Options.named(**{name: 0.4})
+    with pytest.raises(TypeError, match="known: min_score, "):
+        Options.named(xyz=1)
+    assert Options.named(min_score=0.4) == Options(min_score=0.4)
+
+
+def test_of_equal_masks_of_a_class_only_the_best_is_reported():
+    class Twice(Bright):
+        def instances(self, pictures):
+            return [one[[0, 0, 1, 2, 2]] for one in Bright.instances(self, pictures)]
+
+    assert same(predict(Twice(), PIXELS, ALL).instances, found(PIXELS))
+    other = found(PIXELS)[[0, 0]]
+    other.labels[1] = 1
+    assert len(keeper(NAMES, ALL)(other)) == 2
+    other.labels[1] = 0
+    assert same(keeper(NAMES, ALL)(other), found(PIXELS)[[0]])
 
 
 def test_large_pictures_are_cut_into_tiles():
@@ -123,6 +146,67 @@ def test_large_pictures_are_cut_into_tiles():
     finder.calls.clear()
     predict(finder, pixels, Options(tile=None))
     assert finder.calls == [[(300, 700)]]
+
+
+GRID = picture((600, 600), *[(x, y, x + 9, y + 9) for x in range(20, 600, 100) for y in range(20, 600, 100)])
+BAND = (10, 590, 590, 598)
+
+
+def outlines(instances):
+    """In some order: many are as good as others."""
+    return sorted(mask["counts"] for mask in instances.masks.rle())
+
+
+def test_a_picture_with_more_objects_than_are_reported_is_cut_into_tiles(caplog):
+    finder = Few()
+    finder.limit = 20
+    pixels = np.maximum(GRID, picture((600, 600), BAND))
+    result = predict(finder, pixels, ALL)
+    assert outlines(result.instances) == outlines(found(pixels))
+    assert (result.tile, result.limited) == (300, False)
+    assert not caplog.text
+    assert predict(finder, GRID[:200, :200], ALL).tile is None
+
+
+def test_a_large_object_that_no_tile_shows_whole_is_taken_from_the_whole_picture():
+    """Of which nobody could tell what they are."""
+
+    class Blind(Few):
+        def instances(self, pictures):
+            several = Few.instances(self, pictures)
+            return [f[f.masks.area() < 100] if max(f.masks.size) < 600 else f for f in several]
+
+    finder = Blind()
+    finder.limit = 37
+    pixels = np.maximum(GRID, picture((600, 600), BAND, colour=(255, 255, 0)))
+    assert outlines(predict(finder, pixels, ALL).instances) == outlines(found(pixels))
+
+
+@pytest.mark.parametrize("options", [{"tile": None}, {"tile": 200}, {}])
+def test_what_may_be_missing_is_said(options, caplog):
+    """The last: tiles would be too small."""
+    pixels = GRID if options else GRID[:400, :400]
+    finder = Few()
+    finder.limit = 3
+    result = predict(finder, pixels, Options(min_score=0, **options))
+    assert result.limited
+    assert "picture.png: there may be more than these" in caplog.text
+
+
+def test_what_is_not_wanted_anyway_is_not_missing():
+    finder = Few()
+    finder.limit = 20
+    result = predict(finder, GRID, Options(min_score=0.99))
+    assert (len(result), result.tile, result.limited) == (5, None, False)
+
+
+@pytest.mark.parametrize(("most", "count", "limited"), [(3, 3, True), (20, 20, True), (99, 36, False)])
+def test_the_most_instances_can_be_chosen(most, count, limited):
+    finder = Few()
+    result = predict(finder, GRID, Options(min_score=0, max_det=most))
+    assert same(result.instances, found(GRID)[:count])
+    assert (result.tile, result.limited) == (None, limited)
+    assert len(predict(Bright(), GRID, Options(min_score=0, max_det=3))) == 3
 
 
 def test_what_fits_into_no_memory_is_lost_alone():

@@ -1,5 +1,6 @@
 """Categories: what the labels of a data set mean. No torch here: files are read and judged without it."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -62,7 +63,10 @@ class Categories:
         try:
             return self._label_of_name[name]
         except KeyError:
-            raise ValueError(f"unknown category {name!r}; known: {_some(self.names)}") from None
+            near = difflib.get_close_matches(str(name).casefold(), [known.casefold() for known in self.names], n=1)
+            meant = next((known for known in self.names if known.casefold() in near), None)
+            hint = f"known: {_some(self.names)}" if meant is None else f"did you mean {meant!r}?"
+            raise ValueError(f"unknown category {name!r}; {hint}") from None
 
     def has_id(self, id_: object) -> bool:
         return id_ in self._label_of_id

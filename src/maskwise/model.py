@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast, overload
 
@@ -47,15 +48,19 @@ from maskwise.weights.open import import_model
 
 log = logging.getLogger(__name__)
 
+_BEFORE_LIMIT = ("per_level_test", "per_level", "boxes_test", "proposals_test")
+"""Options of methods: how many boxes go into suppression and come out of it."""
+
 
 class Wishes(TypedDict, total=False):
     """`predict.Options`, by name."""
 
     min_score: float
     min_quality: float
-    classes: tuple[str, ...] | None
+    classes: Sequence[str] | None
     batch: int | Literal["auto"]
     tile: int | Literal["auto"] | None
+    max_det: int | None
     max_pixels: int
 
 
@@ -75,12 +80,6 @@ class Model:
     @property
     def categories(self) -> Categories:
         return self.about.categories
-
-    @property
-    def max_instances(self) -> int | None:
-        """Most that it gives of one picture; None where its method has no such bound."""
-        most = self.about.config.get("max_instances")
-        return most if isinstance(most, int) else None
 
     def instances(self, pictures: Sequence[Picture]) -> list[Instances]:
         """What is in each picture, in its coordinates, on the CPU; nothing is left out. One batch."""
@@ -110,9 +109,9 @@ class Model:
         """One result for one picture, a list for a list, a stream for a folder, a pattern, a video or an iterator.
 
         A picture is a file, its bytes, an array, a tensor or a picture of Pillow. The options are those of
-        `predict.Options`: min_score, min_quality, classes, batch, tile, max_pixels.
+        `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
         """
-        return predict(self, source, Options(**options))
+        return predict(self, source, Options.named(**options))
 
     def val(
         self,
@@ -186,6 +185,27 @@ class Model:
             elif isinstance(step, Enlarge) and min(size) < step.short:
                 size = fitted(size, short=step.short)
         return size
+
+    @property
+    def most_instances(self) -> int | None:
+        """Of one picture; None: as many as there are. A method of proposals names the best of what has no end."""
+        entry = METHODS.get(self.about.method)
+        if entry is None or entry.family == "proposals":
+            return None
+        return self.about.config.get("max_instances", self.about.config.get("max_steps"))
+
+    def up_to(self, most: int) -> "Model":
+        """The same with another limit; what goes before it, in suppression, grows with it."""
+        config = dict(self.about.config)
+        if "max_instances" not in config:
+            return self
+        more = max(1.0, most / config["max_instances"])
+        config |= {name: ceil(config[name] * more) for name in _BEFORE_LIMIT if name in config}
+        about = replace(self.about, config=config | {"max_instances": most})
+        entry = METHODS[about.method]
+        module = cast(nn.Module, entry.build(_config(entry, about)))
+        module.load_state_dict(self.module.state_dict())
+        return replace(self, module=module.eval().to(self.device), about=about)
 
     def on(self, device: torch.device) -> "Model":
         """The same on another device; this one stays where it is."""

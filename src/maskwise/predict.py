@@ -1,15 +1,16 @@
 """Prediction: from anything that is a picture to a `Result`, one by one or as a stream that holds a few at a time."""
 
 import base64
+import difflib
 import html
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +22,11 @@ from maskwise.data.formats import coco_results, measurements
 from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
 from maskwise.draw import overlay
 from maskwise.predictions import formats, memory
-from maskwise.predictions.finder import Finder, Placed
+from maskwise.predictions.finder import Finder, Limited, Placed
 from maskwise.predictions.formats import Save
+from maskwise.predictions.memory import Found
 from maskwise.predictions.pictures import Asked, Given, Picture
 from maskwise.predictions.sources import is_several, named
-from maskwise.predictions.tiles import in_tiles
 from maskwise.rle import Size
 from maskwise.structures import Instances
 
@@ -53,6 +54,10 @@ class Result:
     """None: the picture was given as pixels."""
     given: Picture | None = field(default=None, repr=False)
     max_pixels: int = MAX_PIXELS
+    tile: int | None = None
+    """Side of the smallest tiles that it was cut into because the model reports no more instances of one picture."""
+    limited: bool = False
+    """There may be more: as many were found as the model or `max_det` allows."""
 
     @property
     def size(self) -> Size:
@@ -154,6 +159,10 @@ def _number(value: object) -> object:
     return float(value) if value else None
 
 
+_ALSO_CALLED = {"conf": "min_score", "confidence": "min_score", "threshold": "min_score", "score": "min_score"}
+_ALSO_CALLED |= {"quality": "min_quality", "max_dets": "max_det", "max_instances": "max_det", "class_names": "classes"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What is reported, and how it is gone about."""
@@ -162,21 +171,37 @@ class Options:
     """Of the class."""
     min_quality: float = 0.0
     """Of the mask."""
-    classes: tuple[str, ...] | None = None
-    """None: all."""
+    classes: Sequence[str] | None = None
+    """One name or several. None: all."""
     batch: int | Literal["auto"] = "auto"
     """Pictures at once; those of one size are looked at together."""
     tile: int | Literal["auto"] | None = "auto"
     """Side of the tiles that pictures larger than one are cut into; 'auto': only where they would be shrunk beyond
     recognition or do not fit; None: never."""
+    max_det: int | None = None
+    """Most instances of a picture, the best ones; the model's own limit is raised to it. None: as many as there are; a
+    picture with more than the model reports is cut into tiles, unless `tile` is None."""
     max_pixels: int = MAX_PIXELS
     """Files with more pixels are refused before memory is taken for them."""
 
+    @classmethod
+    def named(cls, **wishes: Any) -> "Options":
+        """What is called otherwise is refused with what was probably meant."""
+        known = [f.name for f in fields(cls)]
+        for name in wishes.keys() - set(known):
+            near = difflib.get_close_matches(name, [*known, *_ALSO_CALLED], n=1)
+            hint = f"did you mean {_ALSO_CALLED.get(near[0], near[0])!r}?" if near else f"known: {', '.join(known)}"
+            raise TypeError(f"predict: unknown option {name!r}; {hint}")
+        return cls(**wishes)
+
     def __post_init__(self) -> None:
+        if self.classes is not None:
+            classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+            object.__setattr__(self, "classes", classes)
         for name in ("min_score", "min_quality"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
-        for name, least in (("batch", 1), ("tile", 32), ("max_pixels", 1)):
+        for name, least in (("batch", 1), ("tile", 32), ("max_det", 1), ("max_pixels", 1)):
             if isinstance(value := getattr(self, name), int) and value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
 
@@ -206,6 +231,7 @@ def predict(finder: Finder, source: Source, options: Options) -> Result | list[R
 
 def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result | Failed]:
     """In order. While some pictures are looked at, the next ones are read."""
+    finder = _reporting(finder, options.max_det)
     answer = partial(_answers, finder, options, keeper(finder.categories, options))
     size = batch_size(finder, options)
     with ThreadPoolExecutor(1) as reader:
@@ -220,7 +246,7 @@ def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterat
 
 
 def keeper(categories: Categories, options: Options) -> memory.Keep:
-    """What is left of what was found: what scores enough, of the classes wanted, and has pixels."""
+    """What is left of what was found: what scores enough, of the classes wanted, and has pixels of its own."""
     labels = None if options.classes is None else torch.tensor([categories.label_of(name) for name in options.classes])
 
     def keep(found: Instances) -> Instances:
@@ -228,9 +254,37 @@ def keeper(categories: Categories, options: Options) -> memory.Keep:
         if labels is not None:
             good &= torch.isin(found.labels, labels)
         good &= found.masks.area() > 0
-        return found[torch.where(good)[0]]
+        return _once(found[torch.where(good)[0]])
 
     return keep
+
+
+def _once(found: Instances) -> Instances:
+    """Without masks that are those of a better instance of the class, pixel by pixel: suppression compares boxes."""
+    columns = (found.masks.boxes(), found.labels[:, None], found.masks.area()[:, None])
+    _, alike, counts = torch.cat(columns, 1).unique(dim=0, return_inverse=True, return_counts=True)
+    rivals = torch.where(counts[alike] > 1)[0]
+    first: dict[tuple[int, str], int] = {}
+    for i, mask in zip(rivals.tolist(), found.masks[rivals].rle(), strict=True):
+        first.setdefault((int(found.labels[i]), mask["counts"]), i)
+    worse = sorted(set(rivals.tolist()) - set(first.values()))
+    good = torch.ones(len(found), dtype=torch.bool)
+    good[worse] = False
+    return found[torch.where(good)[0]] if worse else found
+
+
+def _reporting(finder: Finder, most: int | None) -> Finder:
+    """One that reports at least so many instances, where it can."""
+    if most is None or not isinstance(finder, Limited) or finder.most_instances is None:
+        return finder
+    return finder.up_to(most) if most > finder.most_instances else finder
+
+
+def limit_of(finder: Finder, options: Options) -> memory.Limit:
+    """When there may be more in a picture than the finder reports, and whether to look for it."""
+    most = finder.most_instances if isinstance(finder, Limited) else None
+    divide = options.tile is not None and options.max_det is None
+    return memory.Limit(most=most, least_score=options.min_score, divide=divide)
 
 
 def _numbered(given: Iterable[Given], max_pixels: int) -> Iterator[Asked]:
@@ -241,6 +295,7 @@ def _all(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[R
     for outcome in outcomes(finder, asked, options):
         if isinstance(outcome, Failed):
             raise outcome.error
+        _warn(outcome)
         yield outcome
 
 
@@ -249,7 +304,14 @@ def _stream(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterato
         if isinstance(outcome, Failed):
             log.warning("passed over %s: %s", outcome.asked.name, outcome.error)
         else:
+            _warn(outcome)
             yield outcome
+
+
+def _warn(result: Result) -> None:
+    """Nothing is lost in silence."""
+    if result.limited:
+        log.warning("%s: there may be more than these %d instances: see max_det and tile", result.name, len(result))
 
 
 def batch_size(finder: Finder, options: Options) -> int:
@@ -288,7 +350,7 @@ def _answers(
     chunk: Sequence[tuple[Asked, Picture | ImageReadError]],
 ) -> Iterator[Result | Failed]:
     """Which pictures are looked at together depends on the chunk alone, so that a resumed run gives the same."""
-    found: dict[int, Instances | Exception] = {}
+    found: dict[int, Found | Exception] = {}
     groups: dict[Size, list[int]] = {}
     for i, (_, pixels) in enumerate(chunk):
         if not isinstance(pixels, Exception):
@@ -299,34 +361,37 @@ def _answers(
     for i, (asked, pixels) in enumerate(chunk):
         if isinstance(pixels, Exception):
             yield Failed(asked=asked, stage="read", error=pixels)
-        elif isinstance(instances := found[i], Exception):
-            yield Failed(asked=asked, stage="predict", error=instances)
+        elif isinstance(of_one := found[i], Exception):
+            yield Failed(asked=asked, stage="predict", error=of_one)
         else:
-            yield _result(asked, pixels, instances, finder.categories, options)
+            yield _result(asked, pixels, of_one, finder.categories, options)
 
 
-def _result(asked: Asked, pixels: Picture, found: Instances, categories: Categories, options: Options) -> Result:
+def _result(asked: Asked, pixels: Picture, found: Found, categories: Categories, options: Options) -> Result:
+    instances = found.instances[: options.max_det]
     return Result(
         name=asked.name,
-        instances=found,
+        instances=instances,
         categories=categories,
         path=asked.path,
         given=pixels if asked.path is None else None,
         max_pixels=options.max_pixels,
+        tile=found.tile,
+        limited=found.limited or len(instances) < len(found.instances),
     )
 
 
 def _found(
     finder: Finder, options: Options, keep: memory.Keep, size: Size, pictures: list[Picture]
-) -> Sequence[Instances | Exception]:
+) -> Sequence[Found | Exception]:
     """Of pictures of one size. What fits into no memory at all is lost alone."""
     side = memory.tile_side(finder, size) if options.tile == "auto" else options.tile
-    one = partial(memory.find, finder, keep=keep)
+    limit = limit_of(finder, options)
     try:
         if side is None or max(size) <= side:
-            return one(pictures)
+            return memory.find(finder, pictures, keep, limit)
         batch = batch_size(finder, options)
-        return [in_tiles(picture, one, side=side, batch=batch) for picture in pictures]
+        return [memory.tiled(finder, picture, keep, limit, side=side, batch=batch) for picture in pictures]
     except (RuntimeError, MemoryError) as error:
         if not memory.is_out_of_memory(error):
             raise

@@ -18,6 +18,11 @@ class Terminal(Console):
         raise error
 
 
+def plain(text: str) -> str:
+    """In one line, and such that every terminal can print it: file names may hold line breaks and worse."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def grid(rows: Sequence[Mapping[str, object]]) -> Table:
     """One mapping a row; what is no number is a dash."""
     table = Table(box=None, header_style="bold")

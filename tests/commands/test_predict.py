@@ -2,12 +2,13 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from bright import Bright, picture
+from bright import Bright, Few, picture
 
 from maskwise import cli, model
 from maskwise.data.images import write_image
@@ -44,6 +45,17 @@ def test_a_folder_is_looked_at(home, capsys):
     }  # fmt: skip
 
 
+def test_a_picture_is_one_line_whatever_it_is_called(home, capsys):
+    names = ["two\nlines.png", "bell\a.png", os.fsdecode(b"\xff.png")]
+    for name in names:
+        write_image(home / "in" / name, picture((30, 40)))
+        (home / "in" / f"bad {name}").write_bytes(b"no picture")
+    shown = maskwise("in", "--json", "--save", "overlay", capsys=capsys, code=3)
+    assert len(shown.err.splitlines()) == 9
+    assert "two\\nlines.png: nothing found" in shown.err
+    assert sorted(line["name"] for line in json.loads(shown.out)["failures"]) == sorted(f"bad {n}" for n in names)
+
+
 def test_numbers_for_programs(home, capsys):
     out = maskwise("in", "--json", "--save", "png,coco", "--out", "out", capsys=capsys).out
     found = json.loads(out)
@@ -64,7 +76,10 @@ def test_some_cannot_be_read(home, capsys):
 
 
 def test_none_can_be_read(home, capsys):
-    assert "none of the pictures could be read" in maskwise("nowhere.png", capsys=capsys, code=2).err
+    (home / "bad.png").write_bytes(b"")
+    shown = maskwise("bad.png", capsys=capsys, code=2)
+    assert "none of the pictures could be read" in shown.err
+    assert "wrote" not in shown.out
 
 
 @pytest.mark.parametrize(
@@ -74,13 +89,19 @@ def test_none_can_be_read(home, capsys):
         (["in", "--stdin"], "say what to look at"),
         (["in/*.tif"], "no pictures there"),
         (["in", "--save", "cocoa"], "did you mean 'coco'"),
-        (["in", "--conf", "7"], "min_score: expected a number from 0 to 1, got 7"),
-        (["in", "--classes", "spots"], "unknown category 'spots'"),
+        (["in", "--conf", "7"], "--conf: expected a number from 0 to 1, got 7"),
+        (["in", "--min-quality", "7"], "--min-quality: expected"),
+        (["in", "--classes", "Spots"], "unknown category 'Spots'; did you mean 'spot'?"),
+        (["nowhere.png", "neither.png"], "no such file: nowhere.png, neither.png"),
+        (["in", "clip.mp4"], "pip install 'maskwise[video]'"),
+        (["in", "--hlep"], "did you mean --help?"),
         (["in", "--exits-ok"], "--exist-ok"),
     ],
 )
-def test_wrong_usage_is_refused(words, complaint, home, capsys):
+def test_wrong_usage_is_refused_before_there_is_a_folder(words, complaint, home, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     assert complaint in maskwise(*words, capsys=capsys, code=2).err
+    assert not (home / "predictions").exists()
 
 
 def test_what_is_there_is_left_alone_or_gone_on_with_or_written_over(home, capsys):
@@ -88,6 +109,16 @@ def test_what_is_there_is_left_alone_or_gone_on_with_or_written_over(home, capsy
     assert "go on with --resume" in maskwise("in", capsys=capsys, code=2).err
     assert "0.png" not in maskwise("in", "--resume", capsys=capsys).err
     assert "0.png" in maskwise("in", "--exist-ok", capsys=capsys).err
+
+
+def test_a_folder_that_is_written_into_is_looked_at_twice_with_the_same_result(home, capsys, monkeypatch):
+    monkeypatch.chdir(home / "in")
+    maskwise(".", capsys=capsys)
+    first = (home / "in/predictions/predictions.jsonl").read_text()
+    for again in ("--resume", "--exist-ok"):
+        shown = maskwise(".", again, "--json", capsys=capsys)
+        assert json.loads(shown.out)["pictures"] == 3
+        assert (home / "in/predictions/predictions.jsonl").read_text() == first
 
 
 def test_a_list_on_standard_input(home, capsys, monkeypatch):
@@ -116,6 +147,25 @@ def test_options_reach_the_finder(home, capsys):
     about = json.loads((home / "predictions" / "predict.json").read_text())
     assert about["options"]["min_quality"] == 0.7
     assert about["model"]["name"] == "bright"
+
+
+def test_a_picture_with_more_objects_than_are_reported_is_said(home, capsys, monkeypatch):
+    monkeypatch.setattr(model, "load", lambda *_, **__: Few())
+    patches = [(x, y, x + 9, y + 9) for x in range(20, 600, 250) for y in range(20, 600, 250)]
+    write_image(home / "in" / "many.png", picture((600, 600), *patches))
+    shown = maskwise("in", "--save", "csv", capsys=capsys)
+    assert "many.png: 9 spot" in shown.err
+    assert "; more than are reported at once: cut into tiles of 300" in shown.err
+    told = json.loads(maskwise("in", "--save", "csv", "--resume", "--json", capsys=capsys).out)
+    assert (told["tiled"], told["limited"]) == ({"many.png": 300}, [])
+    words = ("in/many.png", "--out", "few", "--tile", "none")
+    shown = maskwise(*words, capsys=capsys)
+    assert "many.png: 5 spot" in shown.err
+    assert "; there may be more" in shown.err
+    assert "there may be more, in 1: many.png; try a smaller --tile, or --max-det" in shown.out
+    assert json.loads(maskwise(*words, "--resume", "--json", capsys=capsys).out)["limited"] == ["many.png"]
+    shown = maskwise("in/many.png", "--out", "chosen", "--max-det", "7", capsys=capsys)
+    assert "there may be more, in 1: many.png; raise --max-det" in shown.out
 
 
 def test_what_a_format_cannot_hold_is_said(home, capsys):

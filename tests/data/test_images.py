@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskwise.data import images, pillow
-from maskwise.data.images import image_size, list_images, read_image, write_image
+from maskwise.data.images import ImageReadError, image_size, list_images, read_image, write_image
 
 HEIGHT, WIDTH = 19, 26
 PIL.Image.init()
@@ -393,3 +393,11 @@ def test_list_images_follows_links_to_folders(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
     assert list_images(tmp_path / "root") == [tmp_path / "root" / "linked" / "a.png"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 10])
+def test_the_first_bytes_of_a_picture_are_called_truncated(count: int) -> None:
+    with pytest.raises(ImageReadError) as caught:
+        read_image(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"[:count])
+    assert "truncated" in caught.value.reason
+    assert "unpack" not in caught.value.reason

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from bright import NAMES, Bright, found, picture, same
 
+from maskwise.data.check import check
 from maskwise.data.images import read_image, write_image
 from maskwise.data.open import open_data
 from maskwise.predict import Options
@@ -83,6 +85,35 @@ def described(found, categories, *, scores):
     if scores:
         columns += [getattr(found, name).tolist() for name in ("scores", "quality", "mask_scores")]
     return sorted(zip(*columns, strict=True))
+
+
+def test_a_video_that_cannot_be_read_is_a_failure_with_its_path(pictures):
+    video = pictures / "bad.mp4"
+    video.write_bytes(b"no video")
+    wanted = job(pictures, save=())
+    assert run(Bright(), named([video, pictures / "0.png"]), wanted).failures == 1
+    [failure] = map(json.loads, (wanted.out / "failures.jsonl").read_text().splitlines())
+    assert (failure["name"], failure["path"]) == ("bad/000000.png", str(video))
+
+
+def test_wrong_classes_are_refused_before_there_is_a_folder(pictures):
+    wanted = job(pictures, options=Options(classes=("blot",)))
+    with pytest.raises(ValueError, match="did you mean 'blob'"):
+        run(Bright(), named([pictures]), wanted)
+    assert not wanted.out.exists()
+
+
+def test_our_own_check_has_no_complaint_about_boxes(pictures):
+    class Wide(Bright):
+        def instances(self, pictures):
+            several = Bright.instances(self, pictures)
+            return [replace(one, boxes=one.boxes + torch.tensor([-9.0, 0, 0, 9])) for one in several]
+
+    wanted = job(pictures, save=("coco",))
+    run(Wide(), named([pictures]), wanted)
+    assert not [p for p in check(open_data(wanted.out / "coco")) if p.rule == "box-differs"]
+    rows = json.loads((wanted.out / "coco" / "predictions.json").read_text())["annotations"]
+    assert (rows[0]["bbox"], rows[0]["predicted_bbox"]) == ([3, 4, 6, 2], [-6, 4, 15, 11])
 
 
 def test_a_picture_that_is_no_file_is_kept_beside_its_annotations(tmp_path):

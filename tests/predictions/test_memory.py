@@ -16,21 +16,21 @@ def test_a_batch_that_does_not_fit_is_halved():
     finder = Bright(most=40 * 40)
     pictures = [picture((40, 40), (i, 3, 20 + i, 9)) for i in range(3)]
     answers = find(finder, pictures, everything)
-    assert all(same(a, found(p)) for a, p in zip(answers, pictures, strict=True))
+    assert all(same(a.instances, found(p)) for a, p in zip(answers, pictures, strict=True))
     assert max(len(call) for call in finder.calls[-1:]) == 1
 
 
 def test_a_picture_that_does_not_fit_is_cut_and_joined():
     finder = Bright(most=260 * 260)
     pixels = picture((512, 512), *SPOTS)
-    assert same(find(finder, [pixels], everything)[0], found(pixels))
+    assert same(find(finder, [pixels], everything)[0].instances, found(pixels))
     assert len(finder.calls) > 4
 
 
 def test_the_cpu_is_the_last_resort():
     finder = Bright(most=100, device=torch.device("meta"))
     pixels = picture((300, 300), (10, 10, 30, 30))
-    assert same(find(finder, [pixels], everything)[0], found(pixels))
+    assert same(find(finder, [pixels], everything)[0].instances, found(pixels))
 
 
 def test_what_fits_nowhere_is_an_error():

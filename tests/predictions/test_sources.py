@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -58,6 +59,38 @@ def test_a_name_with_signs_of_a_pattern_is_a_file_where_there_is_one(home):
     assert list(files(["[1].png"])) == ["[1].png"]
 
 
+def put(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".json":
+            path.write_text("{}")
+        else:
+            write_image(path, picture((9, 9)))
+
+
+def test_what_predictions_wrote_is_not_looked_at(home, caplog):
+    before = list(files(["."]))
+    put(home / "done" / "predict.json", home / "done" / "overlay" / "a.png", home / "deep" / "done" / "predict.json")
+    put(home / "deep" / "done" / "b.png", home / "now" / "overlay" / "a.png")
+    for source in (".", "**/*.[pj][np]g"):
+        assert list(files([source], out=Path("now"))) == before
+        [said] = [record.message for record in caplog.records]
+        assert said.startswith("left out, as output of predictions: 3 pictures in ")
+        assert all(folder in said for folder in ("done", "deep/done", "now"))
+        caplog.clear()
+    assert list(files(["done/overlay"])) == list(files(["done/overlay/a.png"])) == ["a.png"]
+    with pytest.raises(ValueError, match="no pictures there"):
+        files(["done"])
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_pictures_that_predictions_are_written_beside_are_looked_at(done, home):
+    put(home / "deep" / "overlay" / "c.png")
+    if done:
+        put(home / "deep" / "predict.json")
+    assert list(files(["deep"], out=home / "deep")) == ["c.png", "er/d.png"]
+
+
 @pytest.fixture
 def video(tmp_path):
     path = tmp_path / "clip.mkv"
@@ -84,6 +117,7 @@ def test_a_video_that_cannot_be_read_is_a_picture_that_cannot_be_read(tmp_path):
     [asked] = named([tmp_path / "bad.mp4"])
     with pytest.raises(ImageReadError, match=r"bad\.mp4: frame 0: "):
         asked.read()
+    assert asked.part_of == tmp_path / "bad.mp4"
 
 
 def test_frames_with_too_many_pixels_are_refused(video):

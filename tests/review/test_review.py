@@ -137,7 +137,8 @@ def test_the_command_writes_a_page_and_a_table(home, capsys):
 def test_with_the_truth_it_says_what_the_ranking_is_worth(home, capsys):
     words = (home / "out", "--truth", home / "truth", "--out", home / "elsewhere")
     assert json.loads(review(*words, "--json", capsys=capsys).out)["truth"]["found"]["mask_scores"] == 2
-    assert "2 of 2" in review(*words, capsys=capsys).out
+    assert "review.html exists already" in review(*words, capsys=capsys, code=2).err
+    assert "2 of 2" in review(*words, "--exist-ok", capsys=capsys).out
     assert "truth" in (home / "elsewhere" / "review.html").read_text()
 
 

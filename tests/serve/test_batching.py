@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serve.fakes import CATEGORIES, Bright, as_file, ask, served, spots
+from serve.fakes import Bright, as_file, ask, served, spots
 
 from maskwise.predict import Options as Wishes
 from maskwise.predict import predict
@@ -16,10 +16,8 @@ from maskwise.predictions import memory
 from maskwise.serve.batching import Batcher, alike, is_memory_failure
 from maskwise.serve.budget import Budget
 from maskwise.serve.failure import Failure
-from maskwise.serve.kept import Kept
 from maskwise.serve.limits import Limits
 from maskwise.serve.metrics import Metrics
-from maskwise.serve.schema import Options
 
 
 def batched(model: Bright, pictures: list[np.ndarray], **limits: float) -> list:
@@ -39,7 +37,7 @@ def batched(model: Bright, pictures: list[np.ndarray], **limits: float) -> list:
 def test_alike_pictures_are_predicted_on_together_and_come_back_to_whom_they_belong():
     model = Bright()
     widths = [64, 60, 200, 62, 64, 210]
-    found = [future.result(10) for future in batched(model, [spots(width, 48) for width in widths])]
+    found = [future.result(10).instances for future in batched(model, [spots(width, 48) for width in widths])]
     assert [instances.masks.size for instances in found] == [(48, width) for width in widths]
     assert model.batches == [1, 4, 2]
 
@@ -53,7 +51,7 @@ def test_batches_have_a_limit():
 def test_where_memory_lacks_batches_are_halved():
     model = Bright(most=2)
     for future in batched(model, [spots()] * 6):
-        assert len(future.result(10)) > 0
+        assert len(future.result(10).instances) > 0
     assert model.batches == [1, 6, 3, 1, 2, 3, 1, 2]
 
 
@@ -94,7 +92,7 @@ def test_what_waits_when_the_server_stops_is_still_answered_and_nothing_new_is_t
     batcher.start()
     futures = [batcher.submit(spots(), "x") for _ in range(10)]
     batcher.stop(10)
-    assert all(len(future.result(0)) for future in futures)
+    assert all(len(future.result(0).instances) for future in futures)
     assert batcher.trouble() == "the model's thread is not running"
     with pytest.raises(Failure, match="being stopped"):
         batcher.submit(spots(), "late")
@@ -111,7 +109,7 @@ def test_cancelled_pictures_are_passed_over():
     assert dropped.cancel()
     model.may_go.set()
     batcher.stop(10)
-    assert len(kept.result(0)) > 0
+    assert len(kept.result(0).instances) > 0
     assert model.batches == [1]
 
 
@@ -146,15 +144,12 @@ def test_a_large_picture_is_looked_at_in_tiles_and_gives_what_the_command_line_g
     model = Looking()
     [future, other] = batched(model, [large(), spots()])
     found = future.result(20)
-    assert len(other.result(20)) > 0
+    assert len(other.result(20).instances) > 0
     assert len(model.sizes) > 4
     assert max(map(max, model.sizes)) == 256
     assert max(model.batches) == 1
-    kept = Kept(CATEGORIES, Options(min_score=0.0), most=None)
-    [again] = batched(Looking(), [large()])
     asked = predict(model, large(), Wishes(min_score=0.0)).instances
-    for one in (found, kept(again.result(0))):
-        assert one.masks.rle() == asked.masks.rle()
+    assert found.instances.masks.rle() == asked.masks.rle()
 
 
 def test_pictures_together_are_no_more_than_one_may_be(small_tiles):
@@ -175,7 +170,7 @@ def test_a_large_picture_that_nobody_waits_for_is_given_up_between_tiles(small_t
     assert not future.cancel(), "it is being looked at"
     after = batcher.submit(spots(), "after")
     model.may_go.set()
-    assert len(after.result(20)) > 0
+    assert len(after.result(20).instances) > 0
     assert model.sizes == [(256, 256), (48, 64)]
     batcher.stop(10)
 
@@ -198,7 +193,7 @@ def test_where_memory_lacks_a_single_picture_is_cut(monkeypatch):
 
     model = Little()
     [future] = batched(model, [large()])
-    assert len(future.result(20)) > 0
+    assert len(future.result(20).instances) > 0
     assert max(map(max, model.sizes)) <= 330
 
 
@@ -211,7 +206,10 @@ def test_where_memory_lacks_a_single_picture_is_cut(monkeypatch):
 )
 def test_an_answer_says_where_there_may_be_more_than_the_model_gives(asked, most, told):
     class Few(Bright):
-        max_instances = most
+        most_instances = most
+
+        def up_to(self, _most):
+            return self
 
     with served(Few()) as client:
         asked = {"min_score": 0.0, **asked}

@@ -320,7 +320,7 @@ def test_an_instance_can_be_left_out_of_the_files(opened, picture, tmp_path):
 
 
 def test_that_there_may_be_more_is_said(page, model, picture):
-    model.max_instances = 5
+    model.most_instances, model.up_to = 5, lambda _most: model
     page.upload(picture)
     page.wait(DONE)
     assert page.text("#notice").startswith("There may be more instances: this model gives at most 5 of a picture")

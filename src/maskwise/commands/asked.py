@@ -1,15 +1,17 @@
 """How commands are asked and how they answer: options from signatures, errors in one line, JSON for programs."""
 
+import difflib
 import json
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import tyro
 
-Flag: TypeAlias = tyro.conf.FlagCreatePairsOff[bool]
+Flag: TypeAlias = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
+"""Whoever does not give it does without; no need to say so."""
 
 WRONG = 2
 """Exit code where the command line or what it names cannot be used."""
@@ -19,13 +21,22 @@ def answer(command: Callable[..., int], argv: list[str], name: str) -> int:
     """The exit code of a command."""
     try:
         return tyro.cli(command, args=argv, prog=f"maskwise {name}")
+    except SystemExit as stop:
+        if stop.code == WRONG and any(difflib.get_close_matches(word, ["--help"]) for word in argv):
+            print("did you mean --help?", file=sys.stderr)  # the one option that the parser does not compare with
+        raise
     except ValueError as error:
         print(f"maskwise {name}: {error}", file=sys.stderr)
         return WRONG
 
 
 def print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # names of files that are no text
+        text = json.dumps(value, allow_nan=False)
+    print(text)
 
 
 def free(folder: Path) -> Path:

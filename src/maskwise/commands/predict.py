@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from maskwise.commands.asked import WRONG, Flag, answer, print_json
-from maskwise.terminal import Terminal, grid
+from maskwise.terminal import Terminal, grid, plain
 
 if TYPE_CHECKING:
     from maskwise.predict import Failed, Options, Result
@@ -65,6 +65,7 @@ def predict(
     conf: float = 0.5,
     min_quality: float = 0.0,
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = (),
+    max_det: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None,
     tile: Auto | Literal["none"] | int = "auto",
     batch: Auto | int = "auto",
     device: str = "auto",
@@ -85,8 +86,10 @@ def predict(
         conf: least score of the class
         min_quality: least predicted IoU of the mask
         classes: only these
+        max_det: most instances of a picture, the best ones; raises what the model reports at most. Left out, pictures
+            with more objects than that are cut into tiles, so that none is lost
         tile: side of the tiles that larger pictures are cut into; auto: only where a picture is too large to be seen
-            whole; none: never
+            whole, or holds more objects than the model reports of one; none: never
         batch: pictures at once
         device: auto, cpu, cuda, cuda:1, mps
         max_pixels: refuse files with more
@@ -98,23 +101,36 @@ def predict(
     """
     from maskwise.data.images import MAX_PIXELS
     from maskwise.model import load
-    from maskwise.predict import Options
     from maskwise.predictions.formats import chosen
 
-    options = Options(
+    options = chosen_options(
         min_score=conf,
         min_quality=min_quality,
         classes=classes or None,
         batch=batch,
         tile=None if tile == "none" else tile,
+        max_det=max_det,
         max_pixels=max_pixels or MAX_PIXELS,
     )
-    named, kinds, loaded = wanted(sources, options.max_pixels, stdin=stdin), chosen(save), load(model, device=device)
+    named = wanted(sources, options.max_pixels, stdin=stdin, out=out)
+    kinds, loaded = chosen(save), load(model, device=device)
     if not copy and not _can_link():
         print("links are not allowed here: the pictures are copied", file=sys.stderr)
         copy = True
     what = job(out, model, named.sources, options, save=kinds, link=not copy, resume=resume, exist_ok=exist_ok)
     return report(loaded, named, what, json=json)
+
+
+def chosen_options(**wishes: Any) -> "Options":
+    """What is out of range is called as it was typed."""
+    from maskwise.predict import Options
+
+    try:
+        return Options(**wishes)
+    except ValueError as error:
+        name, colon, rest = str(error).partition(":")
+        typed = "conf" if name == "min_score" else name.replace("_", "-")
+        raise ValueError(f"--{typed}{colon}{rest}") from None
 
 
 def job(out: Path, model: str, sources: Sequence[str], options: "Options", **rest: Unpack[_Wishes]) -> "Job":
@@ -142,7 +158,8 @@ def report(finder: "Finder", named: Wanted, job: "Job", *, json: bool) -> int:
     return INCOMPLETE if done.failures else 0
 
 
-def wanted(sources: Sequence[str], max_pixels: int, *, stdin: bool = False) -> Wanted:
+def wanted(sources: Sequence[str], max_pixels: int, *, out: Path, stdin: bool = False) -> Wanted:
+    from maskwise.data.files import exists
     from maskwise.predictions.pictures import Asked
     from maskwise.predictions.sources import files, is_video, opened
 
@@ -154,9 +171,12 @@ def wanted(sources: Sequence[str], max_pixels: int, *, stdin: bool = False) -> W
     if "-" in sources:
         listed = [line.rstrip("\r\n") for line in sys.stdin]
         sources = [one for source in sources for one in (listed if source == "-" else [source]) if one]
-    found = files(sources)
+    found = files(sources, out=out)
     if not found:
         raise ValueError("standard input names no pictures")
+    if not any(map(exists, found.values())):
+        shown = ", ".join(map(str, list(found.values())[:5])) + (" ..." if len(found) > 5 else "")
+        raise ValueError(f"no such file: {shown}")
     has_videos = any(is_video(path) for path in found.values())
     asked = opened(found, max_pixels=max_pixels)
     return Wanted(list(sources), asked, None if has_videos else len(found))
@@ -194,10 +214,10 @@ def _line(outcome: "Result | Failed") -> Text:
     from maskwise.predict import Failed
 
     if isinstance(outcome, Failed):
-        return Text.assemble((outcome.asked.name, "bold"), ": ", (str(outcome.error), "red"))
+        return Text.assemble((plain(outcome.asked.name), "bold"), ": ", (plain(str(outcome.error)), "red"))
     found, names = outcome.instances, outcome.categories.names
     if not len(found):
-        return Text.assemble((outcome.name, "bold"), ": nothing found")
+        return Text.assemble((plain(outcome.name), "bold"), ": nothing found")
     counts = Counter(found.labels.tolist())
     shown = ", ".join(f"{count} {names[label]}" for label, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
@@ -205,7 +225,11 @@ def _line(outcome: "Result | Failed") -> Text:
     doubtful = sum(value < DOUBTFUL for value in quality)
     review = f", {doubtful} to review" if doubtful else ""
     return Text.assemble(
-        (outcome.name, "bold"), f": {shown}{more}, quality {statistics.median(quality):.2f}", (review, "yellow")
+        (plain(outcome.name), "bold"),
+        f": {shown}{more}, quality {statistics.median(quality):.2f}",
+        (review, "yellow"),
+        "" if outcome.tile is None else f"; more than are reported at once: cut into tiles of {outcome.tile}",
+        ("; there may be more" if outcome.limited else "", "red"),
     )
 
 
@@ -253,6 +277,8 @@ def _json(done: "Done", job: "Job", tallies: dict[str, _Tally]) -> dict[str, obj
         "model": dict(job.model),
         "pictures": done.results,
         "failures": [{"name": line["name"], **line["error"]} for line in lines(job.out) if "error" in line],
+        "tiled": {line["name"]: line["tile"] for line in lines(job.out) if "tile" in line},
+        "limited": [line["name"] for line in lines(job.out) if "limited" in line],
         **every.to_json(),
         "classes": {name: tally.to_json() for name, tally in tallies.items()},
         "losses": {name: dict(written.losses) for name, written in done.written.items() if written.losses},
@@ -267,12 +293,18 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
     counts = f"{_count(found['pictures'], 'picture')}, {_count(found['instances'], 'instance')}, "
     counts += f"{found['to_review']} of them to review"
     console.print(Text.assemble((counts, "bold"), f" (quality below {DOUBTFUL:g})"))
+    if limited := found["limited"]:
+        shown = ", ".join(map(plain, limited[:5])) + (" ..." if len(limited) > 5 else "")
+        advice = "raise --max-det" if job.options.max_det else "try a smaller --tile, or --max-det with a high number"
+        text = f"as many objects as are reported of a picture, there may be more, in {len(limited)}: {shown}; {advice}"
+        console.print(Text(text, "red"), soft_wrap=True)
     if found["failures"]:
         console.print(Text(f"{len(found['failures'])} could not be read: {out}/failures.jsonl", "red"))
     for name, losses in found["losses"].items():
         shown = ", ".join(f"{count} {what}" for what, count in losses.items())
         console.print(Text(f"{name} cannot hold: {shown}", "dim"), soft_wrap=True)
-    console.print(Text(f"wrote {out}: {', '.join(('predictions.jsonl', *job.save))}"), soft_wrap=True)
+    if found["pictures"]:
+        console.print(Text(f"wrote {out}: {', '.join(('predictions.jsonl', *job.save))}"), soft_wrap=True)
     if found["to_review"]:
         console.print(Text(f"look at the doubtful ones first: maskwise review {out}"), soft_wrap=True)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INCOMPLETE = 3
 """Exit code where some pictures could not be read."""
 LISTED = 10
+PAGE, TABLE = "review.html", "review.csv"
 
 COLUMNS = ("image", "category", "quality", "score", "mask_score", "area_px2", "x0", "y0", "x1", "y1", "true_iou")
 
@@ -57,7 +58,7 @@ def review(
         model: name, file or folder of a model, for pictures
         conf: least score of the class, for pictures
         device: auto, cpu, cuda, cuda:1, mps; for pictures
-        exist_ok: write into a folder that holds something already, for pictures
+        exist_ok: write over the review in another folder, or, for pictures, into one that holds something already
         json: one JSON object on standard output
     """
     from maskwise.data.open import open_data
@@ -66,8 +67,10 @@ def review(
 
     if most < 1:
         raise ValueError(f"--most: expected at least 1, got {most}")
-    known = None if truth is None else Truth.of(open_data(truth, split=split))
     folder, code = Path(source), 0
+    if out is not None and out.resolve() != folder.resolve() and not exist_ok:
+        _refuse_another(out)
+    known = None if truth is None else Truth.of(open_data(truth, split=split))
     if not (folder / ABOUT).is_file():
         folder = out or Path("review")
         code = _predict(source, folder, model, conf, device, exist_ok=exist_ok)
@@ -82,14 +85,20 @@ def review(
     return code
 
 
+def _refuse_another(out: Path) -> None:
+    """Beside its own predictions a review is written anew; elsewhere it may be of others."""
+    for name in (PAGE, TABLE):
+        if (out / name).exists():
+            raise ValueError(f"{out / name} exists already; choose another --out, or allow it with --exist-ok")
+
+
 def _predict(source: str, out: Path, model: str, conf: float, device: str, *, exist_ok: bool) -> int:
     """Without further outputs. The exit code."""
-    from maskwise.commands.predict import job, wanted, watched
+    from maskwise.commands.predict import chosen_options, job, wanted, watched
     from maskwise.model import load
-    from maskwise.predict import Options
 
-    options = Options(min_score=conf)
-    named = wanted([source], options.max_pixels)
+    options = chosen_options(min_score=conf)
+    named = wanted([source], options.max_pixels, out=out)
     done = watched(
         load(model, device=device), named, job(out, model, named.sources, options, save=(), exist_ok=exist_ok)
     )
@@ -112,9 +121,9 @@ def _write(
     from maskwise.review.page import render
 
     out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / "review.html") as file:
+    with replacing(out / PAGE) as file:
         file.write(render(title, doubts, found, truth=truth, caught=caught, most=most).encode())
-    with replacing(out / "review.csv") as file:
+    with replacing(out / TABLE) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
         table = csv.writer(text, lineterminator="\n")
         table.writerow(("rank", *COLUMNS))
@@ -132,8 +141,8 @@ def _json(out: Path, doubts: "Sequence[Doubt]", caught: "Catch | None") -> dict[
     from maskwise.review.ranking import BAD
 
     return {
-        "page": str(out / "review.html"),
-        "table": str(out / "review.csv"),
+        "page": str(out / PAGE),
+        "table": str(out / TABLE),
         "masks": len(doubts),
         "below": {"quality": BAD, "masks": sum(doubt.quality < BAD for doubt in doubts)},
         "truth": None if caught is None else asdict(caught),
@@ -152,7 +161,7 @@ def _show(out: Path, doubts: "Sequence[Doubt]", caught: "Catch | None", console:
         share = f"the worst-ranked {LOOKED_AT:.0%} ({caught.looked_at} of {caught.masks} masks)"
         console.print(f"masks with IoU < {BAD:g} found in {share}:", highlight=False)
         console.print(grid([{"ranked by": n, "found": f"{k} of {caught.bad}"} for n, k in caught.found.items()]))
-    console.print(Text(f"wrote {out / 'review.html'} and review.csv"), soft_wrap=True)
+    console.print(Text(f"wrote {out / PAGE} and {TABLE}"), soft_wrap=True)
 
 
 def _listed(rank: int, doubt: "Doubt", *, known: bool) -> dict[str, object]:

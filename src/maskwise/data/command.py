@@ -23,7 +23,7 @@ FormatName = Literal["coco", "yolo", "labelme", "voc", "cityscapes", "label_map"
 """The keys of `FORMATS`, which this module must not import."""
 
 Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-Flag = tyro.conf.FlagCreatePairsOff[bool]
+Flag = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
 _FORMATS = f"(default: found out), one of {', '.join(get_args(FormatName))}"
 From = Annotated[
     FormatName | None,

@@ -13,8 +13,9 @@ Here one picture is opened, within a limit of pixels and a list of formats. `ima
 import importlib
 import importlib.util
 import logging
+import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from io import BufferedIOBase
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 _NAME = "_maskwise_pillow"
+_SIGNATURE = 16
+"""Bytes by which formats are told apart."""
 _COMPILED = ("_imaging", "_imagingcms", "_webp", "_avif")
 
 # What Pillow reads, likeliest first, less what is no picture by itself (Bufr, Grib, Hdf5, Wmf, Mpeg: a program of yours
@@ -117,13 +120,13 @@ def open_picture(file: BufferedIOBase, formats: Sequence[str] = FORMATS) -> "Ima
     Does what `Image.open` does, and keeps the complaint of the first format that recognised the file.
     """
     file.seek(0)
-    prefix = file.read(16)
+    prefix = file.read(_SIGNATURE)
     if not prefix:
         raise Refused("empty file")
     complaint: Refused | None = None
     for name in formats:
         factory, accept = Image.OPEN[name]
-        if accept is not None and accept(prefix) is not True:
+        if accept is not None and not _is_accepted(accept, prefix):
             continue
         file.seek(0)
         try:
@@ -134,8 +137,25 @@ def open_picture(file: BufferedIOBase, formats: Sequence[str] = FORMATS) -> "Ima
             raise
         except Exception as error:  # each plugin fails in its own way
             if accept is not None and complaint is None:
-                complaint = Refused(f"damaged or unsupported {name} ({str(error) or type(error).__name__})")
+                complaint = Refused(f"damaged or unsupported {name} ({_words(error)})")
+    if complaint is None and len(prefix) < _SIGNATURE:
+        complaint = Refused(f"no picture, or truncated: {len(prefix)} bytes")
     raise complaint or Refused(f"not a picture in {'a known format' if formats is FORMATS else ' or '.join(formats)}")
+
+
+def _words(error: Exception) -> str:
+    """Plugins take a header apart before they know that there is one."""
+    if isinstance(error, struct.error) or isinstance(error.__cause__, struct.error):
+        return "truncated"
+    return str(error) or type(error).__name__
+
+
+def _is_accepted(accept: "Callable[[bytes], bool | str]", prefix: bytes) -> bool:
+    """Some look for more than a short file has."""
+    try:
+        return accept(prefix) is True
+    except (struct.error, IndexError):
+        return False
 
 
 def raw_mode(picture: "ImageFile.ImageFile") -> str:

@@ -31,3 +31,16 @@ class Placed(Finder, Protocol):
     def seen(self, size: Size, /) -> Size: ...
 
     def on(self, device: torch.device, /) -> "Placed": ...
+
+
+@runtime_checkable
+class Limited(Finder, Protocol):
+    """One that reports only its best instances of a picture, where there are many."""
+
+    @property
+    def most_instances(self) -> int | None:
+        """None: it reports all."""
+
+    def up_to(self, most: int, /) -> "Limited":
+        """The same with another limit; itself where it has none that can be moved."""
+        ...

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, TypeAlias, get_args
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import torch
 
@@ -27,21 +27,20 @@ from maskwise.data.dataset import Item, Written
 from maskwise.data.files import replacing
 from maskwise.data.images import ImageReadError
 from maskwise.masks import Masks
-from maskwise.predict import Failed, Options, Result, batch_size, outcomes
+from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
 from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
-from maskwise.predictions.formats import Save
+from maskwise.predictions.formats import ABOUT, OURS, Save
 from maskwise.predictions.pictures import Asked
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
 from maskwise.structures import Instances
 
-ABOUT, LINES, FAILURES = "predict.json", "predictions.jsonl", "failures.jsonl"
+LINES, FAILURES = "predictions.jsonl", "failures.jsonl"
 
 Json: TypeAlias = Any
 
 _NUMBERS = ("boxes", "scores", "quality", "mask_scores")
-_OURS = (*get_args(Save), "pictures")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -84,6 +83,7 @@ def run(
     told: Callable[[Result | Failed], None] = lambda _: None,
 ) -> Done:
     """Predict on all pictures that have no line yet, then write the data sets."""
+    keeper(finder.categories, job.options)  # refuses unknown classes, before there is a folder that says otherwise
     batch = batch_size(finder, job.options)
     coming, kept = iter(asked), _begin(job, _about(finder, job, batch), batch)
     for head, now in zip_longest(kept, (one.name for one in islice(coming, len(kept)))):
@@ -212,7 +212,7 @@ def _clear(out: Path) -> None:
     if (out / ABOUT).is_file():
         for name in (LINES, FAILURES):
             (out / name).unlink(missing_ok=True)
-        for name in _OURS:
+        for name in OURS:
             shutil.rmtree(out / name, ignore_errors=True)
 
 
@@ -229,7 +229,7 @@ def _failure(failed: Failed) -> Json:
     error = failed.error
     words = error.reason if isinstance(error, ImageReadError) else str(error)
     why = {"stage": failed.stage, "exception": type(error).__name__, "message": words}
-    return {"name": failed.asked.name, "path": _absolute(failed.asked.path), "error": why}
+    return {"name": failed.asked.name, "path": _absolute(failed.asked.path or failed.asked.part_of), "error": why}
 
 
 def _line(result: Result) -> Json:
@@ -237,6 +237,8 @@ def _line(result: Result) -> Json:
     numbers = {name: getattr(found, name).tolist() for name in _NUMBERS}
     if found.keypoints is not None:
         numbers["keypoints"] = found.keypoints.tolist()
+    many = {"tile": result.tile} if result.tile is not None else {}
+    many |= {"limited": True} if result.limited else {}
     return {
         "name": result.name,
         "path": _absolute(result.path),
@@ -244,6 +246,7 @@ def _line(result: Result) -> Json:
         "labels": found.labels.tolist(),
         **numbers,
         "masks": [mask["counts"] for mask in found.masks.rle()],
+        **many,
     }
 
 
@@ -260,7 +263,15 @@ def _result(line: Json, folder: Path, categories: Categories, max_pixels: int) -
         raise ValueError(f"labels beyond the {len(categories)} categories")
     found = Instances(labels=labels, masks=Masks.from_rle(codes, (height, width)), keypoints=keypoints, **numbers)
     path = Path(line["path"]) if line["path"] is not None else _own_picture(folder, line["name"])
-    return Result(name=line["name"], instances=found, categories=categories, path=path, max_pixels=max_pixels)
+    return Result(
+        name=line["name"],
+        instances=found,
+        categories=categories,
+        path=path,
+        max_pixels=max_pixels,
+        tile=line.get("tile"),
+        limited=line.get("limited", False),
+    )
 
 
 def _own_picture(folder: Path, name: str) -> Path | None:

@@ -16,6 +16,11 @@ from maskwise.predictions.pictures import Picture
 Save: TypeAlias = Literal["overlay", "coco", "labelme", "yolo", "png", "csv"]
 """Ways to save results."""
 
+ABOUT = "predict.json"
+"""What a folder of predictions has."""
+OURS = (*get_args(Save), "pictures")
+"""Folders in it that we write."""
+
 Write: TypeAlias = Callable[[Path, Categories, Iterable[Item]], Written]
 
 

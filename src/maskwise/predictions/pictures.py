@@ -34,6 +34,8 @@ class Asked:
     read: Callable[[], Picture]
     path: Path | None = None
     """None: it is no file."""
+    part_of: Path | None = None
+    """The video that it is a frame of."""
 
     @classmethod
     def file(cls, path: Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> "Asked":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
+from maskwise.predictions.formats import ABOUT, OURS
 from maskwise.predictions.pictures import Asked, Picture
 
 if TYPE_CHECKING:
@@ -36,12 +37,17 @@ def named(sources: Iterable[str | Path], *, max_pixels: int = MAX_PIXELS) -> Ite
     return opened(files(sources), max_pixels=max_pixels)
 
 
-def files(sources: Iterable[str | Path]) -> dict[str, Path]:
-    """Pictures and videos, each once. Names are relative to the folder that is common to all sources."""
-    groups = [_files(str(source)) for source in sources]
+def files(sources: Iterable[str | Path], *, out: Path | None = None) -> dict[str, Path]:
+    """Pictures and videos, each once. Names are relative to the folder that is common to all sources.
+
+    Overlays and the like, which a run wrote or will write to `out`, are none of the pictures of a folder or a pattern.
+    """
+    groups = [_files(str(source), None if out is None else out.resolve()) for source in sources]
     home = _common([top for top, _ in groups])
     taken: dict[str, str] = {}
     paths = dict.fromkeys(path for _, found in groups for path in found)
+    if video := next(filter(is_video, paths), None):
+        _av(video)  # now, and not in the middle of a run
     return {_free(_relative(path, home), taken): path for path in paths}
 
 
@@ -58,16 +64,17 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _files(source: str) -> tuple[Path, list[Path]]:
+def _files(source: str, out: Path | None) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and the files in order."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return path, _some(source, list_images(path))
+        return path, _some(source, _given(list_images(path), path, out))
     if not path.exists() and glob.has_magic(source):
         fixed = Path(*_before_magic(path.parts)) if path.parts else Path()
         found = sorted(Path(p) for p in glob.iglob(str(path), recursive=True))  # noqa: PTH207 (knows no absolute patterns)
         kinds = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-        return fixed, _some(source, [p for p in found if p.is_file() and p.suffix.lower() in kinds])
+        pictures = [p for p in found if p.is_file() and p.suffix.lower() in kinds]
+        return fixed, _some(source, _given(pictures, fixed, out))
     return path.parent, [path]
 
 
@@ -75,6 +82,29 @@ def _some(source: str, found: list[Path]) -> list[Path]:
     if not found:
         raise ValueError(f"{source}: no pictures there")
     return found
+
+
+def _given(found: list[Path], top: Path, out: Path | None) -> list[Path]:
+    """Those that are no run's output."""
+    is_output: dict[Path, bool] = {top: False}
+
+    def inside(folder: Path) -> bool:
+        if folder not in is_output:
+            is_output[folder] = inside(folder.parent) or _is_output(folder, top, out)
+        return is_output[folder]
+
+    given = [path for path in found if not inside(path.parent)]
+    if left_out := len(found) - len(given):
+        folders = [str(folder) for folder, is_one in is_output.items() if is_one and not is_output[folder.parent]]
+        log.warning("left out, as output of predictions: %d pictures in %s", left_out, ", ".join(sorted(folders)))
+    return given
+
+
+def _is_output(folder: Path, top: Path, out: Path | None) -> bool:
+    """Below `top`. Where predictions lie beside the pictures themselves, these are still wanted."""
+    if folder.parent == top and folder.name in OURS:
+        return (top / ABOUT).is_file() or (out is not None and top.resolve() == out)
+    return (folder / ABOUT).is_file() or (out is not None and folder.resolve() == out)
 
 
 def _before_magic(parts: tuple[str, ...]) -> list[str]:
@@ -124,10 +154,14 @@ def _frames(path: Path, name: str, max_pixels: int) -> Iterator[Asked]:
     try:
         with av.open(path) as video:
             for frame in video.decode(video=0):
-                yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_rgb, path, frame, max_pixels))
+                read = partial(_rgb, path, frame, max_pixels)
+                yield Asked(name=f"{stem}/{number:06d}.png", read=read, part_of=path)
                 number += 1
+        reason = None if number else "there are no frames in it"
     except (av.FFmpegError, OSError, IndexError) as error:  # the last: there is no picture in it, only sound
-        yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_refuse, path, f"frame {number}: {error}"))
+        reason = f"frame {number}: {error}"
+    if reason is not None:
+        yield Asked(name=f"{stem}/{number:06d}.png", read=partial(_refuse, path, reason), part_of=path)
 
 
 def _av(path: Path) -> ModuleType:

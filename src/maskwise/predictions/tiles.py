@@ -22,6 +22,8 @@ from maskwise.predictions.pictures import Picture
 from maskwise.rle import Size
 from maskwise.structures import Instances
 
+OVERLAP = 4
+"""Tiles share at least the side divided by this, if nothing else is said; smaller objects are whole in one of them."""
 SAME = 0.5
 """Share of what two tiles show that must agree for it to be one object."""
 
@@ -67,11 +69,22 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
     return [i * (length - side) // (count - 1) for i in range(count)]
 
 
-def in_tiles(picture: Picture, find: Find, *, side: int, overlap: int | None = None, batch: int = 1) -> Instances:
-    """What `find` finds in the tiles of a picture, joined. They overlap by a quarter if nothing else is said."""
+def in_tiles(
+    picture: Picture,
+    find: Find,
+    *,
+    side: int,
+    overlap: int | None = None,
+    batch: int = 1,
+    whole: Instances | None = None,
+) -> Instances:
+    """What `find` finds in the tiles of a picture, joined. They overlap by a quarter if nothing else is said.
+
+    `whole`: objects that were seen in the picture as a whole, such as those that fit into no tile.
+    """
     size = (picture.shape[0], picture.shape[1])
-    places = tiles(size, side, side // 4 if overlap is None else overlap)
-    parts = []
+    places = tiles(size, side, side // OVERLAP if overlap is None else overlap)
+    parts = [] if whole is None else [_placed(Tile(0, 0, size[1], size[0]), whole, size)]
     for start in range(0, len(places), batch):
         several = places[start : start + batch]
         found = find([picture[t.y0 : t.y1, t.x0 : t.x1] for t in several])

@@ -20,8 +20,7 @@ from jaxtyping import UInt8
 from maskwise.categories import Categories
 from maskwise.predict import Options, batch_size
 from maskwise.predictions import memory
-from maskwise.predictions.memory import Keep
-from maskwise.predictions.tiles import in_tiles
+from maskwise.predictions.memory import NO_LIMIT, Found, Keep, Limit
 from maskwise.rle import Size
 from maskwise.serve.failure import Failure
 from maskwise.serve.limits import Limits
@@ -49,15 +48,7 @@ class Predictor(Protocol):
     def instances(self, pictures: Sequence[Picture]) -> list[Instances]: ...
 
 
-@runtime_checkable
-class Bounded(Protocol):
-    """One that gives no more than so many instances of a picture."""
-
-    @property
-    def max_instances(self) -> int | None: ...
-
-
-class Expected(Future[Instances]):
+class Expected(Future[Found]):
     """What a picture is waited for with. Cancelled before its turn it is passed over, later it is given up between
     tiles."""
 
@@ -83,6 +74,7 @@ class Job:
     picture: Picture
     request_id: str
     keep: Keep
+    limit: Limit
     seen: Size
     """As large as the model sees it."""
     tile: int | None
@@ -113,11 +105,11 @@ class Batcher:
             self._changed.notify()
         self._thread.join(timeout)
 
-    def submit(self, picture: Picture, request_id: str, keep: Keep = everything) -> Expected:
-        """`keep` is what is left of what is found; of a large picture it is asked tile by tile."""
+    def submit(self, picture: Picture, request_id: str, keep: Keep = everything, limit: Limit = NO_LIMIT) -> Expected:
+        """`keep` is what is left of what is found; of a picture in tiles it is asked tile by tile."""
         size = (picture.shape[0], picture.shape[1])
         seen, tile = memory.seen(self._model, size), memory.tile_side(self._model, size)
-        job = Job(picture, request_id, keep, seen, tile)
+        job = Job(picture, request_id, keep, limit, seen, tile)
         with self._changed:
             if self._stopping or not self._thread.is_alive():
                 raise stopping()
@@ -195,25 +187,29 @@ class Batcher:
             self._recover(jobs, error)
         else:
             self._metrics.batch(len(jobs), time.monotonic() - began)
-            for job, instances in zip(jobs, found, strict=True):
-                job.found.set_result(instances)
+            for job, of_one in zip(jobs, found, strict=True):
+                job.found.set_result(of_one)
 
-    def _together(self, jobs: Sequence[Job]) -> list[Instances]:
+    def _together(self, jobs: Sequence[Job]) -> list[Found]:
         found = self._model.instances([job.picture for job in jobs])
         assert len(found) == len(jobs), f"{len(found)} answers for {len(jobs)} pictures"
-        return [job.keep(instances) for job, instances in zip(jobs, found, strict=True)]
+        return [
+            memory.complete(self._model, job.picture, whole, job.keep(whole), job.keep, job.limit)
+            for job, whole in zip(jobs, found, strict=True)
+        ]
 
-    def _alone(self, job: Job) -> Instances:
-        """Whole or in tiles, and in smaller ones where memory lacks."""
+    def _alone(self, job: Job) -> Found:
+        """Whole or in tiles, and in smaller ones where memory lacks or objects are many."""
 
-        def find(parts: list[Picture]) -> list[Instances]:
+        def keep(found: Instances) -> Instances:
             if job.found.is_unwanted:
                 raise Unwanted
-            return memory.find(self._model, parts, job.keep)
+            return job.keep(found)
 
         if job.tile is not None:
-            return in_tiles(job.picture, find, side=job.tile, batch=batch_size(self._model, Options()))
-        [found] = find([job.picture])
+            batch = batch_size(self._model, Options())
+            return memory.tiled(self._model, job.picture, keep, job.limit, side=job.tile, batch=batch)
+        [found] = memory.find(self._model, [job.picture], keep, job.limit)
         return found
 
     def _recover(self, jobs: Sequence[Job], error: BaseException) -> None:

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import TypeVar
 
+from maskwise import predict
 from maskwise.data.images import ImageReadError, image_size, read_image
 from maskwise.data.pillow import FORMATS
 from maskwise.serve import answers
 from maskwise.serve.answers import Answer
-from maskwise.serve.batching import Batcher, Bounded, Picture, Predictor
+from maskwise.serve.batching import Batcher, Picture, Predictor
 from maskwise.serve.budget import Budget
 from maskwise.serve.failure import Failure, busy, internal
-from maskwise.serve.kept import Kept
 from maskwise.serve.limits import Limits
 from maskwise.serve.metrics import Metrics
 from maskwise.serve.schema import Options
@@ -71,20 +71,17 @@ class Service:
             raise busy(seconds, f"{self.accepted} of {self.limits.queue} places are taken; try again in {seconds} s")
 
     async def predict(self, files: Sequence[bytes], options: Options, *, request_id: str) -> Answer:
-        most = self.model.max_instances if isinstance(self.model, Bounded) else None
-        kept = [Kept(self.model.categories, options, most=most) for _ in files]
+        reached: set[int] = set()
         with self._room(len(files)):
             try:
                 async with asyncio.timeout(self.limits.timeout):
-                    tasks = [
-                        self._part(i, *one, options, request_id) for i, one in enumerate(zip(files, kept, strict=True))
-                    ]
+                    tasks = [self._part(i, file, options, request_id, reached) for i, file in enumerate(files)]
                     parts = await asyncio.gather(*tasks)
             except TimeoutError:
                 message = f"there was no answer within {self.limits.timeout:g} s"
                 raise Failure(504, "timeout", message) from None
         answer = answers.whole(parts, options, model=self.name, request_id=request_id)
-        return answer._replace(limit_reached=most if any(one.limit_reached for one in kept) else None)
+        return answer._replace(limit_reached=max(reached, default=None))
 
     async def decode(self, file: bytes) -> bytes:
         """The picture as the model sees it, as PNG: upright, 8 bits, in colours."""
@@ -102,10 +99,12 @@ class Service:
         finally:
             self.accepted -= pictures
 
-    async def _part(self, index: int, file: bytes, kept: Kept, options: Options, request_id: str) -> bytes | Failure:
+    async def _part(
+        self, index: int, file: bytes, options: Options, request_id: str, reached: set[int]
+    ) -> bytes | Failure:
         """The answer about one picture; a failure is of this picture only."""
         try:
-            return await self._answered(index, file, kept, options, request_id)
+            return await self._answered(index, file, options, request_id, reached)
         except asyncio.CancelledError:
             self.metrics.picture("dropped")
             raise
@@ -117,15 +116,18 @@ class Service:
             self.metrics.picture("failed")
             return internal()
 
-    async def _answered(self, index: int, file: bytes, kept: Kept, options: Options, request_id: str) -> bytes:
+    async def _answered(self, index: int, file: bytes, options: Options, request_id: str, reached: set[int]) -> bytes:
+        """`reached`: limits of the model that were; added to."""
+        wanted = predict.Options(min_score=options.min_score, min_quality=options.min_quality)
+        keep, limit = predict.keeper(self.model.categories, wanted), predict.limit_of(self.model, wanted)
         height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
         async with self._pixels.hold(height * width):
             picture = await self._in_pool(lambda: _decoded(file, self.limits.max_pixels))
-            found = await asyncio.wrap_future(self._batcher.submit(picture, request_id, kept))
+            found, _, limited = await asyncio.wrap_future(self._batcher.submit(picture, request_id, keep, limit))
+            most = limit.most if limited else None
+            reached |= set() if most is None else {most}
             body = await self._in_pool(
-                lambda: answers.part(
-                    index, picture, found, options, self.model.categories, limit_reached=kept.limit_reached
-                )
+                lambda: answers.part(index, picture, found, options, self.model.categories, limit_reached=most)
             )
         self.metrics.picture("answered", instances=len(found))
         return body

@@ -1,7 +1,8 @@
 """COCO data sets: one JSON a split, with polygons or run lengths for the masks.
 
 Holds everything that `Targets` have but depth, tracks and parts. Predictions are written with `score` (the mask score),
-`class_score` and `quality` beside each annotation, and read back; a list of results is for `coco_results`.
+`class_score` and `quality` beside each annotation, and read back; a list of results is for `coco_results`. `bbox` is
+that of the mask, as everywhere in COCO; the predicted one is `predicted_bbox`, and is not read back.
 """
 
 from collections import Counter
@@ -101,19 +102,24 @@ def _annotations(item: Item, categories: Categories, segmentation: Segmentation)
     crowd = labelled.crowd.tolist() if isinstance(labelled, Targets) else [False] * len(areas)
     outlines = labelled.masks.outlines() if segmentation == "polygon" else [[] for _ in areas]
     rows = []
-    for i, (code, box) in enumerate(zip(labelled.masks.rle(), labelled.boxes.tolist(), strict=True)):
+    boxes = labelled.boxes if isinstance(labelled, Targets) else labelled.masks.boxes()
+    for i, (code, box) in enumerate(zip(labelled.masks.rle(), boxes.tolist(), strict=True)):
         if not areas[i]:
             continue
         row = {
             "id": item.ids[i] if item.ids else None,
             "category_id": categories.id(int(labelled.labels[i])),
             "segmentation": _segmentation(code, [] if crowd[i] else outlines[i]),
-            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "bbox": _corner_and_sides(box),
             "area": stated[i],
             "iscrowd": int(crowd[i]),
         }
         rows.append(row | _scores(labelled, i) | _keypoints(labelled, i))
     return rows
+
+
+def _corner_and_sides(box: Sequence[float]) -> list[float]:
+    return [box[0], box[1], box[2] - box[0], box[3] - box[1]]
 
 
 def _segmentation(code: RLE, polygons: Sequence[Polygon]) -> RLE | list[list[float]]:
@@ -122,13 +128,14 @@ def _segmentation(code: RLE, polygons: Sequence[Polygon]) -> RLE | list[list[flo
     return [polygon.outer.ravel().tolist() for polygon in polygons]
 
 
-def _scores(labelled: Targets | Instances, i: int) -> dict[str, float]:
+def _scores(labelled: Targets | Instances, i: int) -> dict[str, object]:
     if isinstance(labelled, Targets):
         return {}
     return {
         "score": float(labelled.mask_scores[i]),
         "class_score": float(labelled.scores[i]),
         "quality": float(labelled.quality[i]),
+        "predicted_bbox": _corner_and_sides(labelled.boxes[i].tolist()),
     }
 
 
