@@ -10,7 +10,9 @@ DeepMask-ours. Differs from the paper in: all of that network, and its sizes; wi
 batch, not evenly from all categories of the data set; both losses are learned in each step, weighted as in the paper,
 and as means over windows: the published rate for their sum over 32 windows is 32 times as large here; windows without
 object are far from crowds too; at test, the network's 112 x 112 probabilities are interpolated and not its logits; a
-window that shows no pixel above the threshold is left out.
+window that shows no pixel above the threshold is left out; the best weights are those whose proposals find most on
+validation pictures (area under recall), and not those whose masks fit best in windows drawn around objects, which a
+head that learned them by heart also passes.
 
 Objects have no class. `num_classes` is 1 and all labels are 0: with `data.as_one` a run learns, and is judged by, all
 classes of its data as one, 'object', and so does `maskwise val` with what was learned.

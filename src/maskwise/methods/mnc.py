@@ -11,7 +11,8 @@ outside counted, and not on pixels; box offsets are predicted for objects only (
 stay where they are); no dropout. Coordinates are continuous. At prediction, masks that vote are drawn once, in the
 original picture, and the boxes are those of box regression, which the paper finds better than boxes around the masks.
 Features are read as the authors' program does it: corners rounded to whole cells with a gradient as if they were not,
-and that gradient limited for each offset; four even points a bin.
+and that gradient limited for each offset; four even points a bin. Of the second round's regions no more than twice the
+first's are learned from; what a mask should be is the share of each cell that its object covers, from .4 on.
 """
 
 from collections.abc import Sequence

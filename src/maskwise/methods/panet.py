@@ -10,7 +10,8 @@ is, and both are added before the sigmoid.
 Differs from the paper in: trained in one piece and not RPN first; the pyramid and the heads have group norm, as in the
 authors' later repository, where the paper has batch norm over all GPUs, in the backbone too (`norm` and `head_norm`
 "synchronized" are the paper's); that repository's ReLU behind the linear layers' map, which the paper has not, is left
-out; pictures of many sizes are a matter of the recipe. Keypoints, which the paper has not, are read from one level.
+out; groups have at least eight channels, so that the narrow layer of 128 has 16 of them and not 32; pictures of many
+sizes are a matter of the recipe. Keypoints, which the paper has not, are read from one level.
 """
 
 from collections.abc import Callable, Sequence
