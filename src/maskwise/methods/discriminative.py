@@ -9,9 +9,11 @@ for objects of one class.
 Differs from the paper in: the network is a classifier of timm with a decoder of U-Net, or ERFNet, where the paper has
 ResNet-38 and ENet, and the semantic segmentation has a decoder on the same encoder and not a network of its own;
 coordinates are appended to what the decoder sees and not to the input, except in ERFNet; the losses are averaged over
-all classes of all pictures that show an object of theirs; the masks of clusters are not opened; where the authors
-score each mask 1 it is the mean probability of its class (`score` brings back theirs). A pixel belongs to one object,
-in the ground truth too: to the nearest by depth, else to the smallest. Crowds and padding teach nothing.
+all classes of all pictures that show an object of theirs; mean shift begins at most a thousand times a class, and what
+lies within half a bandwidth of a beginning that led to nothing new is passed over; the masks of clusters are not
+opened; where the authors score each mask 1 it is the mean probability of its class (`score` brings back theirs). A
+pixel belongs to one object, in the ground truth too: to the nearest by depth, else to the smallest. Crowds and padding
+teach nothing.
 """
 
 from dataclasses import dataclass

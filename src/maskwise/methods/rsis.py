@@ -11,10 +11,10 @@ masks, lets classes and the end of the sequence join after some epochs or when v
 when it stalls again; here all begin after a share of the training (`class_from`, `stop_from`, `all_steps_from`), where
 a training loop tells the step (`on_step`), and are learned from the start without one. There is no class for the end
 of a sequence, which in the code is never learned; classes that are not learned either (`class_weight` 0) are guesses.
-Masks come from a 3x3 convolution, as in the code, and not from a 1x1; maps are enlarged so that
-pixels keep their place, where the code's keep their outermost centres. Crowds and padding
-teach nothing. Steps of less objectness than `stop_threshold` are passed over, and those after them are not, as in the
-code.
+Of a picture the largest 20 objects are learned from (`max_objects`). Masks come from a 3x3 convolution, as in the
+code, and not from a 1x1; maps are enlarged so that pixels keep their place, where the code's keep their outermost
+centres. Crowds and padding teach nothing. Steps of less objectness than `stop_threshold` are passed over, and those
+after them are not, as in the code.
 """
 
 from collections.abc import Sequence

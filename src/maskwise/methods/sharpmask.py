@@ -4,7 +4,8 @@
 DeepMask's masks are coarse: their last layer has seen 16 pixels as one. Here its code becomes a small map of many
 channels instead, and one refinement module after the other merges that with the next finer features, halves the
 channels and doubles the side, up to a mask of the window's own resolution. DeepMask is learned first, then the modules
-alone, on features that no longer change.
+alone, on features that no longer change. What is refined is DeepMask's code and not a mask: masks that others supply
+cannot be.
 
 Differs from the paper in: what DeepMask does; features and the map from above are convolved apart and added, as in the
 authors' code, which is the paper's concatenation and convolution, but lets the features be convolved once for all
