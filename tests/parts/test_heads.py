@@ -79,7 +79,7 @@ def test_shapes_of_heads(count):
     assert ConvolutionalMaskHead(8, 1, width=6, convolutions=0)(small).shape == (count, 1, 14, 14)
     for layers in (2, 3):
         head = LinearMaskHead(8, 5, layers=layers, hidden=16)
-        assert len(head.hidden) + 1 == layers
+        assert len(head.hidden) == layers
         assert head(large).shape == (count, 5, 28, 28)
     assert MaskIoUHead(8, 5, hidden=16)(large).shape == (count, 5)
     assert MaskIoUHead(8, 5, hidden=16, size=7, halvings=0)(small).shape == (count, 5)
