@@ -6,6 +6,8 @@ one core each: about two hours of CPU time.
 
     maskwise train ms_rcnn_facades --data facades
 
+After 10 epochs (`--epochs 10`) it reaches a mask AP of 0.096 on `val`, 0.248 at IoU .5: docs/training.md.
+
 `facades` holds train.json, val.json and their pictures, or any other format that is known. Pictures are learned from in
 crops and judged whole, at a long side of 576 pixels.
 """
