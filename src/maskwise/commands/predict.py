@@ -56,47 +56,66 @@ def main(argv: list[str]) -> int:
     return answer(predict, argv, "predict")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reporting:
+    """What is reported of what is found."""
+
+    conf: float = 0.5
+    """least score of the class"""
+    min_quality: float = 0.0
+    """least predicted IoU of the mask"""
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
+    """only these"""
+    max_det: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None
+    """most instances of a picture; left out, pictures with more than the model reports are cut into tiles"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """How pictures are looked at."""
+
+    tile: Auto | Literal["none"] | int = "auto"
+    """side of tiles; auto: only pictures too large, or with too many objects, to be seen whole; none: never"""
+    batch: Auto | int = "auto"
+    """pictures at once"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 89478485)")] = None
+    """refuse files with more"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """What is written, and where."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("predictions")
+    """folder to write to; one that holds something is left alone"""
+    save: Annotated[str, tyro.conf.arg(metavar="KIND,...")] = "overlay,coco,csv"
+    """any of overlay, coco, labelme, yolo, png, csv"""
+    copy: Flag = False
+    """copies of the pictures beside their annotations, not links"""
+    resume: Flag = False
+    """go on where a run with the same options was stopped"""
+    exist_ok: Flag = False
+    """write into a folder that holds something already"""
+
+
 def predict(
     sources: Given = (),
     *,
     model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "nuclei",
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("predictions"),
-    save: Annotated[str, tyro.conf.arg(metavar="KIND,...")] = "overlay,coco,csv",
-    conf: float = 0.5,
-    min_quality: float = 0.0,
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = (),
-    max_det: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None,
-    tile: Auto | Literal["none"] | int = "auto",
-    batch: Auto | int = "auto",
-    device: str = "auto",
-    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 89478485)")] = None,
     stdin: Flag = False,
-    copy: Flag = False,
-    resume: Flag = False,
-    exist_ok: Flag = False,
     json: Flag = False,
+    reporting: tyro.conf.OmitArgPrefixes[Reporting] = Reporting(),
+    looking: tyro.conf.OmitArgPrefixes[Looking] = Looking(),
+    writing: tyro.conf.OmitArgPrefixes[Writing] = Writing(),
 ) -> int:
     """Find the objects in pictures, and how good each mask is.
 
     Args:
         sources: pictures, folders, patterns such as 'field/*.jpg', videos; - reads a list of them from standard input
         model: name, file or folder of a model, or an address with #sha256=
-        out: folder to write to; one that holds something is left alone
-        save: any of overlay, coco, labelme, yolo, png, csv
-        conf: least score of the class
-        min_quality: least predicted IoU of the mask
-        classes: only these
-        max_det: most instances of a picture, the best ones; raises what the model reports at most. Left out, pictures
-            with more objects than that are cut into tiles, so that none is lost
-        tile: side of the tiles that larger pictures are cut into; auto: only where a picture is too large to be seen
-            whole, or holds more objects than the model reports of one; none: never
-        batch: pictures at once
-        device: auto, cpu, cuda, cuda:1, mps
-        max_pixels: refuse files with more
         stdin: one picture, as bytes on standard input
-        copy: copies of the pictures beside their annotations, not links
-        resume: go on where a run with the same options was stopped
-        exist_ok: write into a folder that holds something already
         json: one JSON object on standard output
     """
     from maskwise.data.images import MAX_PIXELS
@@ -104,21 +123,22 @@ def predict(
     from maskwise.predictions.formats import chosen
 
     options = chosen_options(
-        min_score=conf,
-        min_quality=min_quality,
-        classes=classes or None,
-        batch=batch,
-        tile=None if tile == "none" else tile,
-        max_det=max_det,
-        max_pixels=max_pixels or MAX_PIXELS,
+        min_score=reporting.conf,
+        min_quality=reporting.min_quality,
+        classes=reporting.classes or None,
+        max_det=reporting.max_det,
+        batch=looking.batch,
+        tile=None if looking.tile == "none" else looking.tile,
+        max_pixels=looking.max_pixels or MAX_PIXELS,
     )
-    named = wanted(sources, options.max_pixels, stdin=stdin, out=out)
-    kinds, loaded = chosen(save), load(model, device=device)
-    if not copy and not _can_link():
+    named = wanted(sources, options.max_pixels, stdin=stdin, out=writing.out)
+    kinds, loaded = chosen(writing.save), load(model, device=looking.device)
+    link = not writing.copy
+    if link and not _can_link():
         print("links are not allowed here: the pictures are copied", file=sys.stderr)
-        copy = True
-    what = job(out, model, named.sources, options, save=kinds, link=not copy, resume=resume, exist_ok=exist_ok)
-    return report(loaded, named, what, json=json)
+        link = False
+    rest: _Wishes = {"save": kinds, "link": link, "resume": writing.resume, "exist_ok": writing.exist_ok}
+    return report(loaded, named, job(writing.out, model, named.sources, options, **rest), json=json)
 
 
 def chosen_options(**wishes: Any) -> "Options":
