@@ -54,6 +54,7 @@ def test_other_errors_are_not_taken_for_it():
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
         (MemoryError(), True),
         (RuntimeError("size mismatch"), False),
+        (KeyError("out of memory"), False),
     ],
 )
 def test_each_way_to_run_out_of_memory_is_known(error, expected):

@@ -13,7 +13,8 @@ from serve.fakes import Bright, as_file, ask, served, spots
 from maskwise.predict import Options as Wishes
 from maskwise.predict import predict
 from maskwise.predictions import memory
-from maskwise.serve.batching import Batcher, alike, is_memory_failure
+from maskwise.predictions.memory import Limit
+from maskwise.serve.batching import Batcher, Unwanted, alike
 from maskwise.serve.budget import Budget
 from maskwise.serve.failure import Failure
 from maskwise.serve.limits import Limits
@@ -185,6 +186,36 @@ def test_after_the_time_for_an_answer_the_model_is_free_for_others(small_tiles):
         assert model.sizes.count((256, 256)) < 9
 
 
+def test_a_crowded_picture_that_nobody_waits_for_costs_its_neighbours_nothing():
+    """Two are looked at together; both hold more than the model gives, and would be looked at in tiles."""
+
+    class Few(Looking):
+        most_instances = 1
+
+        def up_to(self, _most):
+            return self
+
+        def instances(self, pictures):
+            if len(pictures) == 2:
+                futures[0].cancel()
+            return super().instances(pictures)
+
+    model = Few()
+    model.may_go.clear()
+    batcher = Batcher(model, Limits(), Metrics())
+    batcher.start()
+    batcher.submit(spots(), "before")
+    while not model.batches:
+        pass
+    futures = [batcher.submit(large(), name, limit=Limit(most=1)) for name in ("unwanted", "wanted")]
+    model.may_go.set()
+    with pytest.raises(Unwanted):
+        futures[0].result(20)
+    assert futures[1].result(20).tile is not None
+    assert 2 in model.batches
+    batcher.stop(10)
+
+
 def test_where_memory_lacks_a_single_picture_is_cut(monkeypatch):
     class Little(Looking):
         def instances(self, pictures):
@@ -251,14 +282,6 @@ def test_alike_means_little_padding(several):
     if alike(several):
         padded = max(h for h, _ in several) * max(w for _, w in several) * len(several)
         assert padded <= 1.3 * sum(h * w for h, w in several)
-
-
-def test_words_of_allocators():
-    for error in (MemoryError(), RuntimeError("CUDA out of memory."), RuntimeError("MPS backend out of memory")):
-        assert is_memory_failure(error)
-    assert is_memory_failure(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"))
-    assert not is_memory_failure(RuntimeError("shape mismatch"))
-    assert not is_memory_failure(KeyError("out of memory"))
 
 
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=12), st.integers(0, 2**31))

@@ -132,12 +132,11 @@ def _smaller(finder: Finder, picture: Picture, keep: Keep, limit: Limit, failed:
     raise failed
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """As CUDA, Metal, the allocator of torch on the CPU and Python say it."""
     words = str(error).lower()
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or any(
-        said in words for said in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    said = any(saying in words for saying in ("out of memory", "can't allocate memory", "not enough memory"))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
 def tile_side(finder: Finder, size: Size) -> int | None:

@@ -82,6 +82,12 @@ class Job:
     found: Expected = field(default_factory=Expected)
     arrived: float = field(default_factory=time.monotonic)
 
+    def kept_of_tile(self, found: Instances) -> Instances:
+        """Or the end of the work, if nobody waits for it any more."""
+        if self.found.is_unwanted:
+            raise Unwanted
+        return self.keep(found)
+
 
 class Batcher:
     """A queue and the thread that empties it. `Limits.queue` is enforced by who submits."""
@@ -182,7 +188,11 @@ class Batcher:
         try:
             found = [self._alone(jobs[0])] if len(jobs) == 1 else self._together(jobs)
         except Unwanted as unwanted:
-            jobs[0].found.set_exception(unwanted)
+            if len(jobs) == 1:
+                jobs[0].found.set_exception(unwanted)
+            else:  # the others are still waited for
+                for job in jobs:
+                    self._predict([job])
         except BaseException as error:  # nothing a model raises may end this thread
             self._recover(jobs, error)
         else:
@@ -194,27 +204,21 @@ class Batcher:
         found = self._model.instances([job.picture for job in jobs])
         assert len(found) == len(jobs), f"{len(found)} answers for {len(jobs)} pictures"
         return [
-            memory.complete(self._model, job.picture, whole, job.keep(whole), job.keep, job.limit)
+            memory.complete(self._model, job.picture, whole, job.keep(whole), job.kept_of_tile, job.limit)
             for job, whole in zip(jobs, found, strict=True)
         ]
 
     def _alone(self, job: Job) -> Found:
         """Whole or in tiles, and in smaller ones where memory lacks or objects are many."""
-
-        def keep(found: Instances) -> Instances:
-            if job.found.is_unwanted:
-                raise Unwanted
-            return job.keep(found)
-
         if job.tile is not None:
             batch = batch_size(self._model, Options())
-            return memory.tiled(self._model, job.picture, keep, job.limit, side=job.tile, batch=batch)
-        [found] = memory.find(self._model, [job.picture], keep, job.limit)
+            return memory.tiled(self._model, job.picture, job.kept_of_tile, job.limit, side=job.tile, batch=batch)
+        [found] = memory.find(self._model, [job.picture], job.kept_of_tile, job.limit)
         return found
 
     def _recover(self, jobs: Sequence[Job], error: BaseException) -> None:
         """Smaller batches; of a single picture, its failure."""
-        lacks_memory = is_memory_failure(error)
+        lacks_memory = memory.is_out_of_memory(error)
         if len(jobs) > 1:
             log.warning("the model failed on %d pictures at once (%s); trying fewer", len(jobs), type(error).__name__)
             half = len(jobs) // 2
@@ -238,11 +242,3 @@ def alike(sizes: Sequence[Size]) -> bool:
     large."""
     padded = max(h for h, _ in sizes) * max(w for _, w in sizes) * len(sizes)
     return padded <= memory.MOST_SEEN and padded <= PADDING * sum(h * w for h, w in sizes)
-
-
-def is_memory_failure(error: BaseException) -> bool:
-    """CUDA, MPS and the CPU's allocator say it by a RuntimeError with words of their own."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    )
