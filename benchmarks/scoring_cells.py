@@ -72,7 +72,7 @@ BUDGETS: Mapping[str, Budget] = {
             "nuclei": Share(steps=600, batch=4, side=192, seconds=1.6, judging=200),
             "facades": Share(steps=600, batch=4, side=256, seconds=2.2, judging=200),
         },
-        networks={"scenes": tuple(NETWORKS), "nuclei": ("lite0 fpn", "r18 fpn"), "facades": ("lite0 fpn", "r18 fpn")},
+        networks={"scenes": tuple(NETWORKS), "nuclei": ("lite0 fpn",), "facades": ("lite0 fpn",)},
         ablated=("scenes",),
         rate=1.0,
         amp="none",
