@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -389,21 +390,67 @@ def test_tensorboard_is_asked_for_in_vain_without_it(tmp_path, monkeypatch):
         Logbook(tmp_path, writes=True, total=1, tensorboard=True)
 
 
+class Board:
+    """What TensorBoard would be told."""
+
+    def __init__(self, folder: str, purge_step: int | None = None) -> None:
+        self.folder, self.purge_step, self.points, self.closed = folder, purge_step, [], False
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.points.append((name, value, step))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_tensorboard_gets_what_is_a_number_and_none_of_the_steps_that_come_again(tmp_path, monkeypatch):
+    boards: list[Board] = []
+    module = SimpleNamespace(SummaryWriter=lambda *a, **k: boards.append(Board(*a, **k)) or boards[-1])
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    with Logbook(tmp_path, writes=True, total=9, tensorboard=True) as book:
+        book.metrics(1, {"loss": 2.0, "grad_norm": math.inf})
+    with Logbook(tmp_path, writes=True, total=9, tensorboard=True) as book:
+        book.resume(4, judged=True)
+        book.metrics(5, {"loss": 1.0})
+    first, second = boards
+    assert (first.points, first.purge_step, first.closed) == ([("loss", 2.0, 1)], None, True)
+    assert (second.points, second.purge_step, second.closed) == ([("loss", 1.0, 5)], 5, True)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path, monkeypatch, capsys, terminal):
+    monkeypatch.setenv("FORCE_COLOR", "1") if terminal else monkeypatch.delenv("FORCE_COLOR", raising=False)
+    with Logbook(tmp_path, writes=True, total=8) as book:
+        book.progress(3, "epoch 1, loss 0.5", say=True)
+    shown = capsys.readouterr().err
+    assert ("3/8" in shown) == terminal
+    assert ("\x1b[" in shown) == terminal
+    assert "epoch 1, loss 0.5" in shown
+    assert (tmp_path / "log.txt").read_text() == "epoch 1, loss 0.5\n"
+
+
 # Interruptions: each in a process of its own, forked so that torch is loaded once
 
 INTERRUPTED = """
 import os, random, signal, sys, time, traceback
+from dataclasses import replace
 from pathlib import Path
-from tiny_method import METHODS, tiny_run
+from maskwise.recipes import chosen
 from maskwise.train import train
-folder, how, times = Path(sys.argv[1]), getattr(signal, sys.argv[2]), int(sys.argv[3])
+import tiny_method
+folder, how, times, recipe = Path(sys.argv[1]), getattr(signal, sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+run, methods = tiny_method.tiny_run(), tiny_method.METHODS
+if recipe != "tiny":
+    from maskwise.methods import METHODS as methods
+    run = chosen.chosen(recipe)
+    run = replace(run, watch=replace(run.watch, save_steps=1))
 def start():
     child = os.fork()
     if child:
         return child
     code = 1
     try:
-        train(tiny_run(), folder, methods=METHODS, resume=True)
+        train(run, folder, methods=methods, resume=True)
         code = 0
     except SystemExit as stop:
         code = stop.code
@@ -431,9 +478,9 @@ assert status == 0, status
 """
 
 
-def interrupted(folder: Path, how: str, times: int) -> list[str]:
+def interrupted(folder: Path, how: str, times: int, recipe: str = "tiny") -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", INTERRUPTED, str(folder), how, str(times)]
+    command = [sys.executable, "-c", INTERRUPTED, str(folder), how, str(times), recipe]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -462,6 +509,30 @@ def test_interrupted_many_times(undisturbed, tmp_path, how):
     for turn in range(5):
         interrupted(tmp_path / str(turn), how, 12)
         assert outcome(tmp_path / str(turn)) == outcome(undisturbed)
+
+
+def test_a_judgement_that_was_written_but_not_closed_is_written_once(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    train(tiny_run(watch={"save_steps": 1}), tmp_path / "whole", methods=METHODS)
+    with monkeypatch.context() as patched:
+        patched.setattr(Logbook, "validation", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_run(watch={"save_steps": 1}), tmp_path / "run", methods=METHODS)
+    train(tiny_run(watch={"save_steps": 1}), tmp_path / "run", methods=METHODS, resume=True)
+    assert [(row["step"], "lr" in row) for row in rows(tmp_path / "run")] == [
+        (row["step"], "lr" in row) for row in rows(tmp_path / "whole")
+    ]
+
+
+@pytest.mark.slow
+def test_interrupted_training_of_the_real_thing(tmp_path):
+    """Regions that are drawn by chance, batch norms, AdamW and an average of weights."""
+    assert interrupted(tmp_path / "whole", "SIGKILL", 0, "tiny_ms_rcnn") == []
+    codes = interrupted(tmp_path / "killed", "SIGKILL", 3, "tiny_ms_rcnn")
+    assert codes[0] == "-9"
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
 def test_what_is_not_of_a_run_is_never_taken_away(tmp_path):

@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from maskwise.version import __version__
 
 Row = Mapping[str, Any]
 
-REPORT, RESULTS, SPLIT = "eval/report.json", "eval/results.json", "split.json"
+REPORT, RESULTS, SPLIT, BOARD = "eval/report.json", "eval/results.json", "split.json", "tensorboard"
+JUDGED = "val/"
+"""What the names of a judgement's numbers begin with."""
 
 
 def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
@@ -46,7 +48,7 @@ def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
             _set_aside(folder / "weights")
         for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt", "report.html"):
             (folder / name).unlink(missing_ok=True)
-        for name in ("state", "weights", "eval", "tensorboard"):
+        for name in ("state", "weights", "eval", BOARD):
             shutil.rmtree(folder / name, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -93,7 +95,9 @@ class Logbook:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self.console, disable=not (writes and self.console.is_terminal))
         self._task = self._bar.add_task("training", total=total)
-        self._board = _tensorboard(folder) if tensorboard and writes else None
+        self._boards = _tensorboards() if tensorboard and writes else None
+        self._board: Any = None
+        self._again_from: int | None = None
 
     def __enter__(self) -> "Logbook":
         self._bar.start()
@@ -104,11 +108,13 @@ class Logbook:
         if self._board is not None:
             self._board.close()
 
-    def resume(self, step: int) -> None:
-        """Take away what a killed process had written about steps that now come again."""
+    def resume(self, step: int, *, judged: bool) -> None:
+        """Take away what a killed process had written about steps that now come again; and about a judgement after this
+        one, unless that had been closed."""
         if self.writes:
             for name in ("metrics.jsonl", "failures.jsonl"):
-                _cut(self.folder / name, step)
+                _cut(self.folder / name, step, judged=judged)
+            self._again_from = step + 1
 
     def json(self, name: str, content: Row | Sequence[Row]) -> None:
         if self.writes:
@@ -120,7 +126,8 @@ class Logbook:
         if not self.writes:
             return
         self._append("metrics.jsonl", {"step": step, **finite(numbers)})
-        if self._board is not None:
+        if self._boards is not None:
+            self._board = self._board or self._boards(str(self.folder / BOARD), purge_step=self._again_from)
             for name, value in numbers.items():
                 if math.isfinite(value):
                     self._board.add_scalar(name, value, step)
@@ -171,17 +178,22 @@ class Logbook:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def _cut(path: Path, step: int) -> None:
+def _cut(path: Path, step: int, *, judged: bool) -> None:
     """Keep the lines of JSON about this step and those before it, and lines that are about none."""
+
+    def stays(row: Row) -> bool:
+        again = row.get("step") == step and not judged and any(name.startswith(JUDGED) for name in row)
+        return row.get("step", 0) <= step and not again
+
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("step", 0) <= step]
+        kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
         write_bytes(path, "".join(kept).encode())
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboards() -> Callable[..., Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise ValueError("no TensorBoard here: pip install 'maskwise[tracking]'") from None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter

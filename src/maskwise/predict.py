@@ -21,6 +21,7 @@ from maskwise.data.dataset import Id, Item
 from maskwise.data.formats import coco_results, measurements
 from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
 from maskwise.draw import overlay
+from maskwise.out_of_memory import is_out_of_memory
 from maskwise.predictions import formats, memory
 from maskwise.predictions.finder import Finder, Limited, Placed
 from maskwise.predictions.formats import Save
@@ -393,7 +394,7 @@ def _found(
         batch = batch_size(finder, options)
         return [memory.tiled(finder, picture, keep, limit, side=side, batch=batch) for picture in pictures]
     except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(pictures) == 1:
             return [error]

@@ -41,8 +41,9 @@ from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import judged
 from maskwise.evaluate.validation import Validation, image_id, results, validation
-from maskwise.logbook import REPORT, RESULTS, SPLIT, Logbook, environment, prepare
+from maskwise.logbook import JUDGED, REPORT, RESULTS, SPLIT, Logbook, environment, prepare
 from maskwise.methods import METHODS, Entry, Method
+from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
 from maskwise.recipes.run import Files, Run, differences
 from maskwise.recipes.sources import Sources, loader, sources
@@ -58,9 +59,6 @@ AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 OF_NO_WEIGHT = ("device", "data.workers", "watch.save_steps", "watch.log_steps", "watch.tensorboard")
 """What may be another when a run goes on: no weight depends on it."""
-
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""What CUDA and MPS, and the CPU, say."""
 
 
 class CannotGoOn(RuntimeError):
@@ -269,12 +267,12 @@ def _memory(t: _Training, batch: Batch) -> Iterator[None]:
     """Where memory does not suffice, say for what. Nothing has moved yet; a process alone can go on behind it."""
     try:
         yield
-    except RuntimeError as error:
-        if not any(words in str(error) for words in OUT_OF_MEMORY):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         if t.world.size == 1:
             _save(t)
-        reason, _, _ = str(error).partition("\n")
+        reason, _, _ = (str(error) or type(error).__name__).partition("\n")
         sizes = zip(batch.names, batch.images.sizes, batch.targets, strict=True)
         shown = ", ".join(f"{name} ({w} x {h}, {len(one)} objects)" for name, (h, w), one in sizes)
         raise CannotGoOn(
@@ -366,7 +364,7 @@ def _close(t: _Training, verdict: _Verdict | None, *, judged: bool) -> None:
     """The end of an epoch: its row, the weights worth keeping, a checkpoint."""
     p = t.progress
     p.epoch += 1
-    numbers = {} if verdict is None else {f"val/{name}": value for name, value in verdict.found.metrics().items()}
+    numbers = {} if verdict is None else {f"{JUDGED}{name}": value for name, value in verdict.found.metrics().items()}
     p.history.append({"epoch": p.epoch, "step": p.step, **finite({**p.means(), **numbers})})
     p.sums, p.counted = {}, 0
     if verdict is not None:
@@ -444,7 +442,8 @@ def _resume(t: _Training) -> None:
     for f in fields(t.progress):
         setattr(t.progress, f.name, state["progress"][f.name])
     reproducible.restore(state["chance"][t.world.rank], t.on)
-    t.book.resume(t.progress.step)
+    history = t.progress.history
+    t.book.resume(t.progress.step, judged=bool(history) and history[-1]["step"] == t.progress.step)
     t.book.line(f"going on after step {t.progress.step}")
 
 

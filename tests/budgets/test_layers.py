@@ -20,7 +20,7 @@ LAYERS = [
     {"parts", "backbones"},
     {"methods"},
     {"recipes"},
-    {"train", "checkpoint", "distributed", "logbook", "optimization", "progress", "reproducible"}
+    {"train", "checkpoint", "distributed", "logbook", "optimization", "out_of_memory", "progress", "reproducible"}
     | {"model", "models", "predict", "predictions", "review", "evaluate", "export", "weights", "report", "draw"},
     {"serve", "commands", "cli", "__main__"},
 ]

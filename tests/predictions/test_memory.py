@@ -2,8 +2,9 @@ import pytest
 import torch
 from bright import Bright, found, picture, same
 
+from maskwise.out_of_memory import is_out_of_memory
 from maskwise.predictions import memory
-from maskwise.predictions.memory import find, is_out_of_memory, tile_side
+from maskwise.predictions.memory import find, tile_side
 
 SPOTS = [(10, 10, 30, 30), (300, 200, 420, 320), (480, 470, 511, 500)]
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from maskwise.out_of_memory import is_out_of_memory
 from maskwise.predictions.finder import Finder, Placed
 from maskwise.predictions.pictures import Picture
 from maskwise.predictions.tiles import OVERLAP, in_tiles
@@ -130,13 +131,6 @@ def _smaller(finder: Finder, picture: Picture, keep: Keep, limit: Limit, failed:
         log.warning("out of memory on %s: trying the CPU", finder.device)
         return find(finder.on(torch.device("cpu")), [picture], keep, limit)[0]
     raise failed
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """As CUDA, Metal, the allocator of torch on the CPU and Python say it."""
-    words = str(error).lower()
-    said = any(saying in words for saying in ("out of memory", "can't allocate memory", "not enough memory"))
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and said)
 
 
 def tile_side(finder: Finder, size: Size) -> int | None:

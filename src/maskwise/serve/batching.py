@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from maskwise.categories import Categories
+from maskwise.out_of_memory import is_out_of_memory
 from maskwise.predict import Options, batch_size
 from maskwise.predictions import memory
 from maskwise.predictions.memory import NO_LIMIT, Found, Keep, Limit
@@ -218,7 +219,7 @@ class Batcher:
 
     def _recover(self, jobs: Sequence[Job], error: BaseException) -> None:
         """Smaller batches; of a single picture, its failure."""
-        lacks_memory = memory.is_out_of_memory(error)
+        lacks_memory = is_out_of_memory(error)
         if len(jobs) > 1:
             log.warning("the model failed on %d pictures at once (%s); trying fewer", len(jobs), type(error).__name__)
             half = len(jobs) // 2
