@@ -64,6 +64,24 @@ def test_what_is_written_is_read_back_to_the_bit(pictures):
 def test_every_format_is_read_back_to_the_same_instances(format, pictures):
     wanted = job(pictures, save=(format,))
     run(Bright(), named([pictures]), wanted)
+    assert_read_back(wanted, format)
+
+
+def test_names_that_are_no_text_are_names_all_the_same(pictures):
+    odd = os.fsdecode(b"caf\xe9.png")
+    try:
+        (pictures / "3.png").rename(pictures / odd)
+    except OSError:
+        pytest.skip("this file system has only names that are text")
+    wanted = job(pictures)
+    assert run(Bright(), named([pictures]), wanted).results == 8
+    for format in ("coco", "labelme", "yolo", "png"):
+        assert odd in assert_read_back(wanted, format)
+    assert "caf\\udce9.png" in (wanted.out / "csv" / "measurements.csv").read_text("utf-8")
+
+
+def assert_read_back(wanted, format):
+    """The names of the pictures."""
     data = open_data(wanted.out / format)
     assert set(data.categories.names) >= {"spot", "blob"}
     by_name = {Path(record.name).name: record for record in data}
@@ -77,6 +95,7 @@ def test_every_format_is_read_back_to_the_same_instances(format, pictures):
         assert described(got, data.categories, scores=format != "yolo") == described(
             instances, NAMES, scores=format != "yolo"
         )
+    return by_name.keys()
 
 
 def described(found, categories, *, scores):

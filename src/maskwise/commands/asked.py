@@ -1,7 +1,6 @@
 """How commands are asked and how they answer: options from signatures, errors in one line, JSON for programs."""
 
 import difflib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count, takewhile
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import tyro
+
+from maskwise.data.formats import json_file
 
 Flag: TypeAlias = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
 """Whoever does not give it does without; no need to say so."""
@@ -31,12 +32,7 @@ def answer(command: Callable[..., int], argv: list[str], name: str) -> int:
 
 
 def print_json(value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # names of files that are no text
-        text = json.dumps(value, allow_nan=False)
-    print(text)
+    print(json_file.text(value))
 
 
 def free(folder: Path) -> Path:

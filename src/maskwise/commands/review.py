@@ -1,7 +1,5 @@
 """`maskwise review`: the masks that an annotator should look at first, as a page and as a table."""
 
-import csv
-import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -117,18 +115,14 @@ def _write(
     caught: "Catch | None",
     most: int,
 ) -> None:
-    from maskwise.data.files import replacing
+    from maskwise.data.files import replacing, write_table
     from maskwise.review.page import render
 
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / PAGE) as file:
-        file.write(render(title, doubts, found, truth=truth, caught=caught, most=most).encode())
-    with replacing(out / TABLE) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(("rank", *COLUMNS))
-        table.writerows((rank, *_row(doubt)) for rank, doubt in enumerate(doubts, 1))
-        text.detach()
+        text = render(title, doubts, found, truth=truth, caught=caught, most=most)
+        file.write(text.encode("utf-8", "replace"))  # names out of files may hold half a character
+    write_table(out / TABLE, ("rank", *COLUMNS), ((rank, *_row(doubt)) for rank, doubt in enumerate(doubts, 1)))
 
 
 def _row(doubt: "Doubt") -> tuple[object, ...]:

@@ -1,7 +1,9 @@
 """Files that annotations name, and files that appear whole or not at all."""
 
+import csv
+import io
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -32,3 +34,17 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_table(
+    path: Path, header: Iterable[object], rows: Iterable[Iterable[object]], *, errors: str = "backslashreplace"
+) -> Path:
+    """CSV, whole or not at all. `errors`: of names of files that are no text; `surrogateescape` keeps their bytes, for
+    whoever finds the files by them."""
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", errors, newline="", write_through=True)
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)
+        text.detach()
+    return path

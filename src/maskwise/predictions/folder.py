@@ -25,6 +25,7 @@ import torch
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
 from maskwise.data.files import replacing
+from maskwise.data.formats import json_file
 from maskwise.data.images import ImageReadError
 from maskwise.masks import Masks
 from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
@@ -181,7 +182,7 @@ def _begin(job: Job, about: Json, batch: int) -> list[Head]:
         _clear(job.out)
     job.out.mkdir(parents=True, exist_ok=True)
     with replacing(job.out / ABOUT) as file:  # first: what has it can be gone on with
-        file.write((json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+        file.write((json_file.text(about, indent=1) + "\n").encode())
     return []
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from maskwise.data.files import replacing
 
@@ -24,8 +25,18 @@ def save(path: Path, value: object) -> Path:
     """Written whole or not at all; numbers that JSON has not are an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+        file.write(text(value, separators=(",", ":")).encode())
     return path
+
+
+def text(value: object, **options: Any) -> str:
+    """JSON in UTF-8; in ASCII where it has a name that is no text, as those of files may be."""
+    plain = json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    try:
+        plain.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False, **options)
+    return plain
 
 
 def first_keys(path: Path) -> frozenset[str]:

@@ -7,8 +7,6 @@ has 0. A part is connected by edges of pixels, a hole by edges or corners. Where
 are in its unit and areas in the unit squared, as the header says.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from scipy import ndimage
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
-from maskwise.data.files import replacing
+from maskwise.data.files import write_table
 from maskwise.rle import Window
 from maskwise.structures import Instances
 
@@ -76,14 +74,8 @@ def write(
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise ValueError(f"the size of a pixel must be positive, got {pixel_size}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(header(pixel_size=pixel_size, unit=unit))
-        for item in items:
-            table.writerows(measure(item, categories, pixel_size=pixel_size))
-        text.detach()
-    return path
+    rows = (row for item in items for row in measure(item, categories, pixel_size=pixel_size))
+    return write_table(path, header(pixel_size=pixel_size, unit=unit), rows)
 
 
 def _sizes(window: Window, side: float) -> tuple[object, ...]:

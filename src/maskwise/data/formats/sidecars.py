@@ -17,7 +17,7 @@ import torch
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Problem, Scores
-from maskwise.data.files import replacing
+from maskwise.data.files import replacing, write_table
 from maskwise.structures import Instances
 
 CATEGORIES_FILE, LABELS_FILE = "categories.json", "labels.csv"
@@ -61,7 +61,7 @@ def write_categories(folder: Path, categories: Categories) -> Path:
 def read_rows(path: Path, file: str) -> tuple[dict[str, dict[int, Row]], list[Problem]]:
     """The lines of a `labels.csv`, and those that were left out."""
     try:
-        text = path.read_text("utf-8-sig")
+        text = path.read_text("utf-8-sig", "surrogateescape")  # names of files may be no text
         lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = lines.fieldnames or []
         if missing := [name for name in COLUMNS[:2] if name not in header]:
@@ -134,10 +134,4 @@ def lines_of(item: Item, image: str, categories: Categories, numbers: Iterable[i
 
 
 def write_rows(path: Path, lines: Iterable[Iterable[object]]) -> Path:
-    with replacing(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(lines)
-        text.detach()
-    return path
+    return write_table(path, COLUMNS, lines, errors="surrogateescape")
