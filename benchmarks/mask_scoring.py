@@ -13,6 +13,7 @@ can go on from. Beds whose pictures are not named are left out. `--weights` is a
 """
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from tables import machine, show
 from torch import nn
 
 from maskwise.checkpoint import load_weights
+from maskwise.data.files import replacing
 from maskwise.data.loader import Loader
 from maskwise.data.transforms import compose
 from maskwise.distributed import World
@@ -44,7 +47,7 @@ from maskwise.logbook import environment
 from maskwise.model import load
 from maskwise.models import folder as model_folder
 from maskwise.recipes.chosen import RUN_FILE, saved
-from maskwise.recipes.run import Run
+from maskwise.recipes.run import Run, differences
 from maskwise.recipes.sources import loader, sources
 from maskwise.train import STOPPED, train
 
@@ -52,6 +55,7 @@ RESULTS, PAGE = Path("benchmarks/results/mask_scoring.json"), Path("docs/results
 SPENT = "spent.json"
 ROUNDS = 9
 """In which the three ways to train have their turns."""
+A_PICTURE = "a picture"
 TIMED = 6
 """Batches that they take in turn."""
 SHIFTED = ("nuclei", "lite0 fpn", "ms_rcnn")
@@ -72,10 +76,9 @@ def row(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace, *, s
         "options": dict(cell.options),
         "seed": cell.seed,
         "protocol": protocol(cell, budget, args.weights),
-        "machine": described(args.commit),
     }
     if cell.method == PACE:
-        return {**about, "pace": pace(cell, budget, folder, args)}
+        return {**about, "machine": described(args.commit), "pace": pace(cell, budget, folder, args)}
     share = budget.beds[cell.bed]
     spent = trained(run, folder, until=args.until - share.judging)
     if time.time() + share.judging > args.until:
@@ -85,14 +88,17 @@ def row(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace, *, s
     shifted = (cell.bed, cell.network, cell.method) == SHIFTED and not cell.options
     found = judgement(model, run, workers=min(budget.workers, 2), shifted=shifted, scenes=scenes)
     parameters = sum(p.numel() for p in model.module.parameters())
+    begun_as = args.commit or json.loads((folder / "environment.json").read_bytes())["git"]
+    about["machine"] = described(begun_as)
     return {**about, **spent, "judging": round(time.perf_counter() - began, 1), "parameters": parameters, **found}
 
 
 def trained(run: Run[Any], folder: Path, *, until: float) -> dict[str, Any]:
-    """Seconds that it took, in all calls together."""
+    """Seconds that it took, in all calls together; of one that was killed they are not known."""
     file = folder / SPENT
     spent = json.loads(file.read_bytes()) if file.exists() else {"seconds": 0.0, "process_seconds": 0.0, "calls": 0}
     if spent.get("whole"):
+        refuse_another(run, folder)
         return spent
     wall, process = time.perf_counter(), time.process_time()
     try:
@@ -106,6 +112,14 @@ def trained(run: Run[Any], folder: Path, *, until: float) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(spent))
     return spent
+
+
+def refuse_another(run: Run[Any], folder: Path) -> None:
+    """A training that is whole must have been this one."""
+    fitted = run.fitted(sources(run.data).categories)
+    if found := differences(saved(folder / RUN_FILE, methods=KNOWN).to_json(), fitted.to_json()):
+        changed = "\n  ".join(found)
+        raise ValueError(f"{folder} holds another training; remove it, or name another folder:\n  {changed}")
 
 
 @contextmanager
@@ -138,12 +152,12 @@ def pace(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace) -> 
         with Loader(found.train, batch_size=1, transform=compose(*run.data.view), shuffle=False) as several:
             alone = list(islice(several, TIMED))
         pictures = {method: seconds_of_a_picture(module, alone, on) for method, module in modules.items()}
-        measured["a picture"] = in_turn(pictures, ROUNDS)
+        measured[A_PICTURE] = in_turn(pictures, ROUNDS)
     return measured
 
 
 def _as(cell: Cell, method: str) -> Cell:
-    return Cell(group=cell.group, bed=cell.bed, network=cell.network, method=method, seed=cell.seed)
+    return replace(cell, method=method)
 
 
 def begun(run: Run[Any], folder: Path) -> nn.Module:
@@ -224,8 +238,10 @@ def wanted(budget: Budget, args: argparse.Namespace) -> list[Cell]:
 
 
 def done(rows: Mapping[str, Any], cell: Cell, budget: Budget, args: argparse.Namespace) -> bool:
-    """Its row is there, and was made in the way that is asked for now."""
-    return cell.name in rows and rows[cell.name]["protocol"] == protocol(cell, budget, args.weights)
+    """Its row is there, whole, and was made in the way that is asked for now."""
+    row = rows.get(cell.name, {})
+    measured = cell.method != PACE or A_PICTURE in row.get("pace", {})
+    return measured and row.get("protocol") == protocol(cell, budget, args.weights)
 
 
 def tell(todo: Sequence[Cell], budget: Budget, args: argparse.Namespace) -> None:
@@ -276,13 +292,16 @@ def apart(cell: Cell, args: argparse.Namespace) -> dict[str, Any] | None:
 
 
 def record(budget: str, cell: Cell, found: Mapping[str, Any]) -> None:
-    """Rows lie in the order of cells, whichever was first."""
-    results = json.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
-    rows = {**results.get(budget, {}), cell.name: dict(found)}
-    order = {one.name: i for i, one in enumerate(cells(BUDGETS[budget]))}
-    results[budget] = {name: rows[name] for name in sorted(rows, key=lambda name: order.get(name, len(order)))}
+    """Rows lie in the order of cells, whichever was first. Several commands may write."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(written(results))
+    with RESULTS.with_suffix(".lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        results = json.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
+        rows = {**results.get(budget, {}), cell.name: dict(found)}
+        order = {one.name: i for i, one in enumerate(cells(BUDGETS[budget]))}
+        results[budget] = {name: rows[name] for name in sorted(rows, key=lambda name: order.get(name, len(order)))}
+        with replacing(RESULTS) as file:
+            file.write(written(results).encode())
 
 
 def written(results: Results) -> str:

@@ -22,7 +22,7 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "r18 c4": {"backbone": "resnet18", "variant": "c4", "anchor_sizes": (16.0, 32.0, 64.0, 128.0, 256.0)},
     "r18 deformable fpn": {"backbone": "resnet18", "deformable": (3, 4, 5)},
 }
-"""ResNets begin from chance unless there are files of weights; their norms learn then."""
+"""ResNets begin from chance unless there are files of weights."""
 COSTS = {"lite0 fpn": 1.0, "r18 fpn": 1.5, "r50 fpn": 3.5, "r18 c4": 2.0, "r18 deformable fpn": 2.2}
 """Of a step, about, in those of EfficientNet-Lite0."""
 
@@ -48,6 +48,8 @@ class Share:
     """Of a step of EfficientNet-Lite0, about."""
     judging: float
     """Seconds of a judgement, about."""
+    rate: float = 1.0
+    """The learning rate, in those of the recipe. AdamW's goes with the root of the pictures of a step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +58,6 @@ class Budget:
     networks: Mapping[str, Sequence[str]]
     ablated: Sequence[str]
     """Beds of the ablations; they have several classes, or half of these would say nothing."""
-    rate: float
-    """The learning rate, in those of the recipes."""
     amp: Literal["none", "bf16"]
     workers: int
     jobs: int
@@ -74,7 +74,6 @@ BUDGETS: Mapping[str, Budget] = {
         },
         networks={"scenes": tuple(NETWORKS), "nuclei": ("lite0 fpn",), "facades": ("lite0 fpn",)},
         ablated=("scenes",),
-        rate=1.0,
         amp="none",
         workers=0,
         jobs=2,
@@ -82,13 +81,12 @@ BUDGETS: Mapping[str, Budget] = {
     ),
     "gpu": Budget(
         beds={
-            "scenes": Share(steps=1000, batch=16, side=None, seconds=0.15, judging=45),
-            "nuclei": Share(steps=800, batch=16, side=256, seconds=0.2, judging=75),
-            "facades": Share(steps=1000, batch=16, side=320, seconds=0.2, judging=60),
+            "scenes": Share(steps=1000, batch=16, side=None, seconds=0.15, judging=45, rate=1.4),
+            "nuclei": Share(steps=800, batch=16, side=256, seconds=0.2, judging=75, rate=2.0),
+            "facades": Share(steps=1000, batch=16, side=320, seconds=0.2, judging=60, rate=2.0),
         },
         networks=dict.fromkeys(("scenes", "nuclei", "facades"), tuple(NETWORKS)),
         ablated=("scenes", "facades"),
-        rate=2.0,  # four times the pictures of a step; AdamW's rate goes with the root
         amp="bf16",
         workers=4,
         jobs=4,
@@ -172,7 +170,7 @@ def protocol(cell: Cell, budget: Budget, weights: Path | None) -> dict[str, Any]
         "batch": share.batch,
         "side": share.side,
         "amp": budget.amp,
-        "rate": budget.rate,
+        "rate": share.rate,
         "weights": begun.name if isinstance(begun, Path) else begun or "chance",
     }
 
@@ -191,17 +189,25 @@ def run_of(cell: Cell, budget: Budget, data: Mapping[str, Path], weights: Path |
     own = cell.method if cell.method == "ms_rcnn" else "mask_rcnn"
     base = chosen(f"{own}_{cell.bed}", data=None if cell.bed == "scenes" else str(data[cell.bed]))
     begun = weights_of(cell, weights)
-    network = {**NETWORKS[cell.network], "weights": begun, **({} if begun else {"norm": "batch"})}
+    network = {**NETWORKS[cell.network], "weights": begun, **_norm(NETWORKS[cell.network].get("variant"), begun)}
     return replace(
         base,
         method=PEER if cell.method == PEER else own,
         config=replace(base.config, **network, **cell.options),
         data=_data(base.data, share, steps, budget.workers),
-        optim=replace(base.optim, lr=budget.rate * base.optim.lr, amp=budget.amp),
+        optim=replace(base.optim, lr=share.rate * base.optim.lr, amp=budget.amp),
         schedule=replace(base.schedule, steps=steps, warmup=min(base.schedule.warmup, steps // 6)),
         watch=Watch(val_epochs=steps, save_steps=budget.save_steps, log_steps=20),
         seed=cell.seed,
     )
+
+
+def _norm(variant: str | None, begun: object) -> dict[str, str]:
+    """What begins from chance learns its norms. The last stage of C4 sees all regions, and those with an object again:
+    no statistics of batches could be of both."""
+    if variant == "c4":
+        return {"norm": "frozen" if begun else "group"}
+    return {} if begun else {"norm": "batch"}
 
 
 def _data(data: Data, share: Share, steps: int, workers: int) -> Data:

@@ -2,7 +2,7 @@
 quality, with powers of score and quality that were fitted on pictures nobody learned from, and on pictures of another
 domain."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from maskwise.data.transforms import Blur, Invert, Noise, RandomScale
 from maskwise.evaluate.coco import Settings, coco, curves
 from maskwise.evaluate.objects import Comparison, Found
 from maskwise.evaluate.overlaps import of_kind
-from maskwise.evaluate.quality import HIT, RANKINGS, pearson, quality, true_iou
+from maskwise.evaluate.quality import HIT, RANKINGS, Bin, Calibration, calibrate, pearson, quality, true_iou
 from maskwise.evaluate.validation import compare, limited
 from maskwise.model import Model
 from maskwise.recipes.run import Change, Files, Run, Synthetic
@@ -85,35 +85,43 @@ def seen(model: Model, before: Sequence[Change], after: Sequence[Change]) -> Mod
 
 
 def numbers(found: Comparison, settings: Settings) -> dict[str, Any]:
-    """Boxes are ranked by the class score under both."""
-    measured = quality(found, settings=settings)
+    measured, (hits, calibration_of_hits) = quality(found, settings=settings), of_hits(found)
+    calibration = [Bin(**row) for row in measured.tables["calibration"]]
     rankings = {"scores": by_score(found), "mask_scores": found}
     return {
         "boxes": _short(coco(found, "bbox", settings).numbers),
+        "boxes_by_mask_score": _rounded(ap(boxes_by_mask_score(found), settings, iou="bbox")),
         "masks": {name: _short(coco(one, "segm", settings).numbers) for name, one in rankings.items()},
         "boundary": {name: _rounded(ap(one, settings, iou="boundary")) for name, one in rankings.items()},
-        "quality": {n: _rounded(v) for n, v in {**measured.numbers, **of_hits(found)}.items()},
-        "calibration": [
-            [_rounded(bin_["predicted"]), _rounded(bin_["true"]), bin_["detections"]]
-            for bin_ in measured.tables["calibration"]
-            if bin_["detections"]
-        ],
+        "quality": {name: _rounded(value) for name, value in {**measured.numbers, **hits}.items()},
+        "calibration": _bins(calibration),
+        "calibration_of_hits": _bins(calibration_of_hits.bins),
     }
 
 
 def told(found: Comparison, settings: Settings) -> dict[str, Any]:
     """The few that a shift of domain is about."""
-    measured = quality(found, settings=settings).numbers
-    names = ("calibration_error", "spearman_quality", "spearman_of_hits_quality", "AP_by_score", "AP_by_mask_score")
-    return {name: _rounded(measured[name]) for name in (*names, "AP_oracle", "detections", "hits")}
+    measured = {**quality(found, settings=settings).numbers, **of_hits(found)[0]}
+    names = ("calibration_error", "calibration_error_of_hits", "spearman_quality", "spearman_of_hits_quality")
+    names += ("AP_by_score", "AP_by_mask_score", "AP_oracle", "detections", "hits")
+    return {name: _rounded(measured[name]) for name in names}
 
 
-def of_hits(found: Comparison) -> dict[str, float]:
-    """Linear correlation with the true IoU of detections that found an object."""
+def of_hits(found: Comparison) -> tuple[dict[str, float], Calibration]:
+    """Linear correlation with the true IoU, and calibration, of detections that found an object: no head for quality is
+    taught what a region without one is."""
     true = np.concatenate([np.zeros(0), *(true_iou(pair, of_kind("segm")) for pair in found.pairs)])
     hits = true >= HIT
     several = {n: np.concatenate([np.zeros(0), *(by(p.found) for p in found.pairs)]) for n, by in RANKINGS.items()}
-    return {f"pearson_of_hits_{name}": pearson(values[hits], true[hits]) for name, values in several.items()}
+    calibration = calibrate(several["quality"][hits], true[hits])
+    correlations = {f"pearson_of_hits_{name}": pearson(values[hits], true[hits]) for name, values in several.items()}
+    return {**correlations, "calibration_error_of_hits": calibration.error}, calibration
+
+
+def boxes_by_mask_score(found: Comparison) -> Comparison:
+    """Boxes are ranked by their score, and so this takes its place."""
+    pairs = (pair._replace(found=replace(pair.found, scores=pair.found.mask_scores)) for pair in found.pairs)
+    return replace(found, pairs=tuple(pairs))
 
 
 def ranked(found: Comparison, by: Ranking) -> Comparison:
@@ -157,6 +165,11 @@ def best_share(aps: Mapping[float, float]) -> float:
 
 def _short(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: _rounded(values[name]) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
+
+
+def _bins(bins: Iterable[Bin]) -> list[list[float | int | None]]:
+    """Predicted, true and how many, where there are any."""
+    return [[_rounded(one.predicted), _rounded(one.true), one.detections] for one in bins if one.detections]
 
 
 def _rounded(value: float) -> float | None:

@@ -1,5 +1,6 @@
 """What docs/results.md says of mask scoring: rows become means, differences and tables; and a row from a training."""
 
+import json
 import sys
 from argparse import Namespace
 from dataclasses import replace
@@ -30,14 +31,17 @@ def row(seed, ap, *, method="ms_rcnn", by_score=None, bed="scenes", options=None
         for name, value in (("mask_scores", ap), ("scores", by_score or ap))
     }
     about = {"bed": bed, "network": "lite0 fpn", "method": method, "options": options or {}, "seed": seed}
-    return {"group": "backbones", **about, "masks": aps, "boxes": {"AP": 0.5}, "quality": {"AP_oracle": 0.9}, **rest}
+    told = {"masks": aps, "boxes": {"AP": 0.5}, "boxes_by_mask_score": 0.4, "quality": {"AP_oracle": 0.9}}
+    return {"group": "backbones", "protocol": {"steps": 600}, **about, **told, **rest}
 
 
 def test_differences_are_paired_by_seed(scoring):
     first, second = [0.50, 0.61, 0.40], [0.52, 0.64, 0.41]
     found = scoring.page.paired(first, second)
     assert (found.pairs, found.mean) == (3, pytest.approx(0.02))
-    assert found.p == pytest.approx(stats.ttest_rel(second, first).pvalue)
+    test = stats.ttest_rel(second, first)
+    assert found.p == pytest.approx(test.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
     assert scoring.page.paired([0.5], [0.6]) is None
     assert scoring.page.paired([0.5, 0.6], [0.5, 0.6]).p == 1
     assert scoring.page.paired([0.5, 0.6], [0.6, 0.7]).p == 0
@@ -52,12 +56,17 @@ def test_only_seeds_that_both_have_are_compared(scoring):
     assert line["difference"] == scoring.page.DASH
 
 
+def test_rows_that_were_made_in_different_ways_are_not_compared(scoring):
+    rows = [row(0, 0.5, method="mask_rcnn"), row(0, 0.6, protocol={"steps": 1200})]
+    assert scoring.page.trainings(rows) == []
+
+
 def test_two_orders_of_the_same_masks(scoring):
     edges = {"scores": 0.2, "mask_scores": 0.3}
     rows = [row(seed, 0.6 + seed / 10, by_score=0.5 + seed / 10, boundary=edges) for seed in (0, 1)]
     (line,) = scoring.page.rankings(rows)
     assert line["by class score"].startswith("0.550 ± 0.071")
-    assert line["difference"] == "+0.100 ± 0.000"
+    assert line["difference"] == "+0.100 (+0.100 to +0.100)"
     assert line["by true IoU"] == "0.900 ± 0.000"
 
 
@@ -100,6 +109,16 @@ def test_the_page_has_a_place_for_it_and_shows_only_tables_with_rows(scoring, tm
     assert "by class score" not in page.read_text()
 
 
+def test_a_training_that_is_whole_is_not_taken_for_another(scoring, tmp_path):
+    cells = [cell for cell in scoring.cells.cells(scoring.cells.BUDGETS["cpu"]) if cell.bed == "scenes"]
+    one, other = (scoring.cells.run_of(cell, scoring.cells.BUDGETS["cpu"], {}, None) for cell in cells[:2])
+    (tmp_path / "run.json").write_text(json.dumps(one.to_json()))
+    (tmp_path / "spent.json").write_text('{"whole": true}')
+    assert scoring.scoring.trained(one, tmp_path, until=0) == {"whole": True}
+    with pytest.raises(ValueError, match=r"holds another training(?s:.*)method: 'mask_rcnn', now 'ms_rcnn'"):
+        scoring.scoring.trained(other, tmp_path, until=0)
+
+
 @pytest.mark.slow
 def test_a_row_from_a_training(scoring, tmp_path):
     short = {"scenes": replace(scoring.cells.BUDGETS["cpu"].beds["scenes"], steps=2, batch=2, judging=0)}
@@ -110,6 +129,7 @@ def test_a_row_from_a_training(scoring, tmp_path):
         found = scoring.scoring.row(cell, budget, tmp_path / method, args, scenes=4)
         assert found["pictures"] == 4
         assert found["protocol"] == scoring.cells.protocol(cell, budget, None)
+        assert found["machine"]["commit"]
         assert ("fit" in found) == (method == "ms_rcnn")
         again = scoring.scoring.row(cell, budget, tmp_path / method, args, scenes=4)
         assert again["masks"] == found["masks"]
