@@ -89,7 +89,8 @@ class Config:
     region_samples: int = 512
     """Regions of a picture that the heads learn from, a quarter of them with an object."""
     per_level_train: int = 2000
-    """Boxes of each level that go into suppression."""
+    """Boxes of each level that go into suppression. Where there is one level, as in C4, papers take 12,000 and, to
+    predict, 6,000."""
     per_level_test: int = 1000
     proposals_train: int = 1000
     """Boxes of a picture that come out of it."""
