@@ -539,7 +539,7 @@ def run(tmp_path):
     }
     for name, content in contents.items():
         (folder / name).write_text(json.dumps(content))
-    (folder / "metrics.csv").write_text("epoch,step,loss/mask,val/AP\n1,2,0.5,0.25\n")
+    (folder / "metrics.csv").write_text("epoch,step,loss/mask,val/AP\n1,2,0.5,0.125\n2,4,0.4,0.25\n")
     return folder, comparison, val
 
 
@@ -554,12 +554,21 @@ def test_a_run_is_reported_at_once_or_later(run, capsys):
     for page in (at_once, later):
         assert page.table("COCO's numbers")[1][1] == coco(comparison).numbers["AP"]
         assert "tiny: first run" in page.text
-        assert "best 0.250 at epoch 1" in page.text
+        assert "best 0.250 at epoch 2" in page.text
         assert ["data", "4 scenes"] in page.tables["What was run"]
         assert ["epoch of these results", "3"] in page.tables["What was run"]
         assert len([link for link in page.links if link.startswith("data:")]) > 4
     assert at_once.tables["Lowest AP first"] == later.tables["Lowest AP first"]
     assert at_once.links == later.links
+
+
+def test_one_validation_makes_no_curve(run):
+    folder, _, _ = run
+    (folder / "metrics.csv").write_text("epoch,step,loss/mask,val/AP\n1,2,0.5,0.25\n")
+    assert cli.main(["report", str(folder)]) == 0
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert any(svg.startswith("Loss by epoch") for svg in page.svgs)
+    assert not any(svg.startswith("Validation") for svg in page.svgs)
 
 
 def test_a_run_that_was_not_judged_says_so_and_shows_its_course(run, capsys):

@@ -70,7 +70,7 @@ def _validation(history: History) -> str:
     rows = history.epochs or history.steps
     rows = [row for row in rows if any(n.startswith("val/AP") for n in row)]
     names = [n for n in ("val/AP", "val/AP50", "val/AP75") if any(n in row for row in rows)]
-    if not names:
+    if len(rows) < 2:  # the numbers of one are elsewhere on the page, and make no curve
         return ""
     xs = history.x(rows)
     plot = Plot(x=_time(history), y=share("average precision"))
