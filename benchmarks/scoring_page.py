@@ -289,7 +289,7 @@ def peers(rows: Sequence[Row]) -> Rows:
                         "torchvision": triplet(others, "masks", "mask_scores"),
                         **apart(*aps),
                         "boxes": spread(values(ours, "boxes", "AP")),
-                        "torchvision ": spread(values(others, "boxes", "AP")),
+                        "torchvision's": spread(values(others, "boxes", "AP")),
                     }
                 )
     return found
@@ -388,7 +388,7 @@ def _mean(rows: Sequence[Sequence[float]], column: int) -> float:
 
 def standalone(plot: Plot, marks: Sequence[str], names: Sequence[str], description: str) -> str:
     """A file of its own, which brings its style for light and dark pages, and its legend."""
-    key = [plot.note(plot.x.low, 14 + 13 * i, name, f"key c{i}") for i, name in enumerate(names)]
+    key = [plot.note(plot.x.low, 26 + 13 * i, name, f"key c{i}") for i, name in enumerate(names)]
     moved = [text.replace('x="44"', 'x="54"') for text in key]
     whole = plot.svg([*marks, *moved], description)
     return whole.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{_style()}", 1) + "\n"

@@ -113,9 +113,9 @@ class Plot:
             parts.append(f'<text class="mid" x="{x}" y="{bottom + 15}">{plain(tick)}</text>')
         parts.append(f'<text class="label mid" x="{(LEFT + right) / 2:g}" y="{self.height - 5}">{self.x.label}</text>')
         middle = (TOP + bottom) / 2
-        turned = f'transform="rotate(-90 11 {middle:g})"'
+        turned = f'transform="rotate(-90 10 {middle:g})"'
         if self.y.label:
-            parts.append(f'<text class="label mid" x="11" y="{middle:g}" {turned}>{self.y.label}</text>')
+            parts.append(f'<text class="label mid" x="10" y="{middle:g}" {turned}>{self.y.label}</text>')
         return "".join(parts)
 
 
