@@ -9,6 +9,7 @@ from pictures import write_scenes
 from tiny_method import METHODS, tiny_run
 
 from maskwise import cli
+from maskwise.commands import val
 from maskwise.data.open import open_data
 from maskwise.data.split import held_out
 from maskwise.data.transforms import Enlarge, RandomCrop, Resize
@@ -101,6 +102,20 @@ def test_of_few_pictures_none_is_held_out_and_that_is_said(tmp_path):
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "of so few pictures none was held out, and so there is no AP" in text
     assert "Learning rate" in text
+
+
+def test_a_run_is_judged_by_what_it_held_out_also_where_its_own_data_is_named(tmp_path):
+    data = whole(tmp_path, 10)
+    run = tiny_run()
+    run = replace(run, data=replace(run.data, source=Files(path=str(data), train=None, val=None, held_out=0.2)))
+    by_default, named, all_of_it = (
+        val._opened(given, split, run, None).source
+        for given, split in ((None, None), (str(data / "images" / ".."), None), (str(data), "train"))
+    )
+    names = [[source[i].name for i in range(len(source))] for source in (by_default, named, all_of_it)]
+    assert len(names[0]) == 2
+    assert names[1] == names[0]
+    assert len(names[2]) == 10
 
 
 def test_what_is_held_out_depends_on_names_only(tmp_path):

@@ -67,7 +67,7 @@ def train(
             there is none
         exist_ok: write over a run that is there
         epochs: how often to go over the data; the schedule is stretched
-        batch: pictures in a step, of all processes together; the learning rate follows
+        batch: pictures in a step, of all processes together; the learning rate follows in recipes with `optim.lr_batch`
         seed: of all chance
         device: auto, cpu, cuda, cuda:1, mps
         changes: any field of the run, such as optim.lr=0.01 or config.backbone=resnet18; --dry-run shows them all

@@ -146,14 +146,14 @@ def _run(recipe: str | None, model: str, data: str | None) -> "Run[Any] | None":
 
 
 def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: int | None) -> _Judged:
-    """The data that is named, else what the run is judged by."""
+    """The data that is named, else what the run is judged by: its own data is that, also where it is named."""
     from maskwise.data.scenes import Scenes
     from maskwise.recipes.run import Files, Synthetic
 
     known = None if run is None else run.data.source
     if data == SCENES and not Path(SCENES).exists():
         source = known if isinstance(known, Synthetic) else Synthetic(scenes=Scenes())
-    elif data is None:
+    elif data is None or (isinstance(known, Files) and Path(data).resolve() == Path(known.path).resolve()):
         source = known
     else:
         source = Files(path=data, format=known.format if isinstance(known, Files) else None, val=None)
