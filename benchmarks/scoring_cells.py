@@ -14,6 +14,8 @@ HELD_OUT = 0.1
 """Share of the training pictures that no cell learns from: the powers of score and quality are fitted on them."""
 PEER, PACE = "torchvision", "pace"
 """The name of torchvision's Mask R-CNN as a method; and of the cells that measure steps of all three in turn."""
+PEERS_ARITHMETIC = {"convention": "torchvision"}
+"""Ours, with RoIAlign, targets, losses of boxes and pasting as they are there: what of a difference is due to these."""
 
 NETWORKS: Mapping[str, Mapping[str, Any]] = {
     "lite0 fpn": {"backbone": "tf_efficientnet_lite0", "weights": "imagenet"},
@@ -131,6 +133,8 @@ def _compared(budget: Budget, network: str, seeds: Sequence[int]) -> list[Cell]:
 def _peers(budget: Budget, seeds: Sequence[int]) -> list[Cell]:
     of = {"group": "peer", "network": "lite0 fpn"}
     found = [Cell(bed=bed, method=PEER, seed=seed, **of) for bed in budget.beds for seed in seeds]
+    alike = {"bed": next(iter(budget.beds)), "method": "mask_rcnn", "options": PEERS_ARITHMETIC}
+    found += [Cell(seed=seed, **alike, **of) for seed in seeds]
     return found + [Cell(bed=bed, method=PACE, seed=seeds[0], **of) for bed in budget.beds]
 
 

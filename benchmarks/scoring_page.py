@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scipy import stats
-from scoring_cells import ABLATIONS, NETWORKS, PACE, PEER
+from scoring_cells import ABLATIONS, NETWORKS, PACE, PEER, PEERS_ARITHMETIC
 from tables import Rows, markdown, put
 
 from maskwise.report.svg import Plot, Scale, share
@@ -274,16 +274,16 @@ def peers(rows: Sequence[Row]) -> Rows:
     """Ours against torchvision's, by seed."""
     found = []
     for bed, network in places(rows):
-        at = {"bed": bed, "network": network, "options": {}}
-        theirs = of(rows, **at, method=PEER)
-        for method in ("mask_rcnn", "ms_rcnn"):
-            others, ours = both(theirs, of(rows, **at, method=method))
+        at = {"bed": bed, "network": network}
+        theirs = of(rows, **at, method=PEER, options={})
+        for method, options in (("mask_rcnn", {}), ("ms_rcnn", {}), ("mask_rcnn", PEERS_ARITHMETIC)):
+            others, ours = both(theirs, of(rows, **at, method=method, options=options))
             if ours:
                 aps = [values(several, "masks", "mask_scores", "AP") for several in (others, ours)]
                 found.append(
                     {
                         "bed": bed,
-                        "ours": method,
+                        "ours": ", ".join([method, *(f"{name}={value}" for name, value in options.items())]),
                         "seeds": str(len(ours)),
                         "mask AP": triplet(ours, "masks", "mask_scores"),
                         "torchvision": triplet(others, "masks", "mask_scores"),
@@ -309,7 +309,8 @@ def pace(rows: Sequence[Row]) -> Rows:
 
 
 PEERS = """Against torchvision's Mask R-CNN, with the same backbone and weights, data, steps and optimiser. Its heads
-begin with numbers of its own, so that a seed shares no more than pictures and backbone:"""
+begin with numbers of its own, so that a seed shares no more than pictures and backbone. With `convention=torchvision`
+ours reads regions, teaches and pastes masks by its arithmetic:"""
 RATIOS = (("mask_rcnn", PEER), ("ms_rcnn", PEER), ("ms_rcnn", "mask_rcnn"))
 
 MADE = """How the rows were made. Minutes are the median of a training's: on a CPU, where other work may have run beside
