@@ -14,7 +14,7 @@ from maskwise.data.transforms import Blur, Invert, Noise, RandomScale
 from maskwise.evaluate.coco import Settings, coco, curves
 from maskwise.evaluate.objects import Comparison, Found
 from maskwise.evaluate.overlaps import of_kind
-from maskwise.evaluate.quality import HIT, RANKINGS, Bin, Calibration, calibrate, pearson, quality, true_iou
+from maskwise.evaluate.quality import HIT, RANKINGS, Calibration, calibrate, pearson, quality, true_iou
 from maskwise.evaluate.validation import compare, limited
 from maskwise.model import Model
 from maskwise.recipes.run import Change, Files, Run, Synthetic
@@ -86,7 +86,6 @@ def seen(model: Model, before: Sequence[Change], after: Sequence[Change]) -> Mod
 
 def numbers(found: Comparison, settings: Settings) -> dict[str, Any]:
     measured, (hits, calibration_of_hits) = quality(found, settings=settings), of_hits(found)
-    calibration = [Bin(**row) for row in measured.tables["calibration"]]
     rankings = {"scores": by_score(found), "mask_scores": found}
     return {
         "boxes": _short(coco(found, "bbox", settings).numbers),
@@ -94,8 +93,8 @@ def numbers(found: Comparison, settings: Settings) -> dict[str, Any]:
         "masks": {name: _short(coco(one, "segm", settings).numbers) for name, one in rankings.items()},
         "boundary": {name: _rounded(ap(one, settings, iou="boundary")) for name, one in rankings.items()},
         "quality": {name: _rounded(value) for name, value in {**measured.numbers, **hits}.items()},
-        "calibration": _bins(calibration),
-        "calibration_of_hits": _bins(calibration_of_hits.bins),
+        "calibration": _bins(measured.tables["calibration"]),
+        "calibration_of_hits": _bins(bin_._asdict() for bin_ in calibration_of_hits.bins),
     }
 
 
@@ -167,9 +166,10 @@ def _short(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: _rounded(values[name]) for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")}
 
 
-def _bins(bins: Iterable[Bin]) -> list[list[float | int | None]]:
+def _bins(bins: Iterable[Mapping[str, float]]) -> list[list[float | None]]:
     """Predicted, true and how many, where there are any."""
-    return [[_rounded(one.predicted), _rounded(one.true), one.detections] for one in bins if one.detections]
+    known = [one for one in bins if one["detections"]]
+    return [[_rounded(one["predicted"]), _rounded(one["true"]), one["detections"]] for one in known]
 
 
 def _rounded(value: float) -> float | None:

@@ -175,6 +175,7 @@ def test_bad_lines_are_named(example):
         (b"image,category\n", "columns id are missing; found image, category"),
         (b'image,id\n"a', "unexpected end of data"),
         (b"\xff\xfe\x00", "decode"),
+        (b"image,id,category\na,1,k\xf6rper\n", "decode"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_an_error(example, text, reason):

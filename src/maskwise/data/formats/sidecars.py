@@ -61,12 +61,17 @@ def write_categories(folder: Path, categories: Categories) -> Path:
 def read_rows(path: Path, file: str) -> tuple[dict[str, dict[int, Row]], list[Problem]]:
     """The lines of a `labels.csv`, and those that were left out."""
     try:
-        text = path.read_text("utf-8-sig", "surrogateescape")  # names of files may be no text
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig", "surrogateescape")  # names of files may be no text
         lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = lines.fieldnames or []
+        if not _is_text("".join(header)):
+            raw.decode("utf-8-sig")  # which says where it is not
         if missing := [name for name in COLUMNS[:2] if name not in header]:
             raise ValueError(f"columns {', '.join(missing)} are missing; found {', '.join(header) or 'nothing'}")
         entries = [(lines.line_num, line) for line in lines]
+        if not all(_is_text(str(value)) for _, line in entries for name, value in line.items() if name != COLUMNS[0]):
+            raw.decode("utf-8-sig")
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
     has_scores = any(line.get("score") for _, line in entries)
@@ -119,6 +124,11 @@ def scores_of(rows: Iterable[Row]) -> Scores | None:
     """Scores of the instances of one picture, where the file holds predictions."""
     values = [row.scores for row in rows if row.scores is not None]
     return Scores(*torch.tensor(values, dtype=torch.float32).T) if values else None
+
+
+def _is_text(words: str) -> bool:
+    """No byte of it was kept because it is no UTF-8."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in words)
 
 
 def lines_of(item: Item, image: str, categories: Categories, numbers: Iterable[int]) -> list[list[object]]:
