@@ -13,7 +13,6 @@ can go on from. Beds whose pictures are not named are left out. `--weights` is a
 """
 
 import argparse
-import fcntl
 import json
 import os
 import signal
@@ -46,10 +45,11 @@ from maskwise.distributed import device as accelerator
 from maskwise.logbook import environment
 from maskwise.model import load
 from maskwise.models import folder as model_folder
+from maskwise.models.download import locked
 from maskwise.recipes.chosen import RUN_FILE, saved
-from maskwise.recipes.run import Run, differences
+from maskwise.recipes.run import Run
 from maskwise.recipes.sources import loader, sources
-from maskwise.train import STOPPED, train
+from maskwise.train import STOPPED, another, train
 
 RESULTS, PAGE = Path("benchmarks/results/mask_scoring.json"), Path("docs/results.md")
 SPENT = "spent.json"
@@ -88,8 +88,7 @@ def row(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace, *, s
     shifted = (cell.bed, cell.network, cell.method) == SHIFTED and not cell.options
     found = judgement(model, run, workers=min(budget.workers, 2), shifted=shifted, scenes=scenes)
     parameters = sum(p.numel() for p in model.module.parameters())
-    begun_as = args.commit or json.loads((folder / "environment.json").read_bytes())["git"]
-    about["machine"] = described(begun_as)
+    about["machine"] = described(args.commit or json.loads((folder / "environment.json").read_bytes())["git"])
     return {**about, **spent, "judging": round(time.perf_counter() - began, 1), "parameters": parameters, **found}
 
 
@@ -116,8 +115,7 @@ def trained(run: Run[Any], folder: Path, *, until: float) -> dict[str, Any]:
 
 def refuse_another(run: Run[Any], folder: Path) -> None:
     """A training that is whole must have been this one."""
-    fitted = run.fitted(sources(run.data).categories)
-    if found := differences(saved(folder / RUN_FILE, methods=KNOWN).to_json(), fitted.to_json()):
+    if found := another(run.fitted(sources(run.data).categories), folder):
         changed = "\n  ".join(found)
         raise ValueError(f"{folder} holds another training; remove it, or name another folder:\n  {changed}")
 
@@ -139,7 +137,9 @@ def stopped_at(until: float) -> Iterator[None]:
 def pace(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Medians of seconds; of pictures only where all three were trained here, as what is found decides about them."""
     on = accelerator(World(), "auto")
-    runs = {m: run_of(_as(cell, m), budget, beds(args), args.weights) for m in ("mask_rcnn", "ms_rcnn", PEER)}
+    runs = {
+        m: run_of(replace(cell, method=m), budget, beds(args), args.weights) for m in ("mask_rcnn", "ms_rcnn", PEER)
+    }
     own = {method: folder.parent.parent / method / str(cell.seed) for method in runs}
     modules = {method: begun(run, own[method]).to(on) for method, run in runs.items()}
     run = runs["mask_rcnn"]
@@ -154,10 +154,6 @@ def pace(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace) -> 
         pictures = {method: seconds_of_a_picture(module, alone, on) for method, module in modules.items()}
         measured[A_PICTURE] = in_turn(pictures, ROUNDS)
     return measured
-
-
-def _as(cell: Cell, method: str) -> Cell:
-    return replace(cell, method=method)
 
 
 def begun(run: Run[Any], folder: Path) -> nn.Module:
@@ -255,12 +251,10 @@ def tell(todo: Sequence[Cell], budget: Budget, args: argparse.Namespace) -> None
 
 def work(todo: Sequence[Cell], budget: Budget, args: argparse.Namespace) -> None:
     """Trainings side by side; what measures time runs after them and alone."""
-    lock = threading.Lock()
 
     def one(cell: Cell) -> None:
         if time.time() < args.until - budget.beds[cell.bed].judging and (found := apart(cell, args)) is not None:
-            with lock:
-                record(args.budget, cell, found)
+            record(args.budget, cell, found)
 
     with ThreadPoolExecutor(args.jobs or budget.jobs) as pool:
         list(pool.map(one, [cell for cell in todo if cell.method != PACE]))
@@ -294,8 +288,7 @@ def apart(cell: Cell, args: argparse.Namespace) -> dict[str, Any] | None:
 def record(budget: str, cell: Cell, found: Mapping[str, Any]) -> None:
     """Rows lie in the order of cells, whichever was first. Several commands may write."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.with_suffix(".lock").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
+    with locked(RESULTS.with_suffix(".lock")):
         results = json.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
         rows = {**results.get(budget, {}), cell.name: dict(found)}
         order = {one.name: i for i, one in enumerate(cells(BUDGETS[budget]))}

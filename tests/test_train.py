@@ -393,8 +393,8 @@ def test_tensorboard_is_asked_for_in_vain_without_it(tmp_path, monkeypatch):
 class Board:
     """What TensorBoard would be told."""
 
-    def __init__(self, folder: str, purge_step: int | None = None) -> None:
-        self.folder, self.purge_step, self.points, self.closed = folder, purge_step, [], False
+    def __init__(self, _folder: str, purge_step: int | None = None) -> None:
+        self.purge_step, self.points, self.closed = purge_step, [], False
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self.points.append((name, value, step))
@@ -479,7 +479,8 @@ assert status == 0, status
 
 
 def interrupted(folder: Path, how: str, times: int, recipe: str = "tiny") -> list[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", INTERRUPTED, str(folder), how, str(times), recipe]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -528,7 +529,7 @@ def test_a_judgement_that_was_written_but_not_closed_is_written_once(tmp_path, m
 
 @pytest.mark.slow
 def test_interrupted_training_of_the_real_thing(tmp_path):
-    """Regions that are drawn by chance, batch norms, AdamW and an average of weights."""
+    """Regions that are drawn by chance, batch norms and AdamW."""
     assert interrupted(tmp_path / "whole", "SIGKILL", 0, "tiny_ms_rcnn") == []
     codes = interrupted(tmp_path / "killed", "SIGKILL", 3, "tiny_ms_rcnn")
     assert codes[0] == "-9"

@@ -447,12 +447,18 @@ def _resume(t: _Training) -> None:
     t.book.line(f"going on after step {t.progress.step}")
 
 
+def another(run: Run[Any], folder: Path) -> list[str]:
+    """What is another than in the run that was begun there, where fields that are younger than that had their
+    defaults."""
+    stored = json.loads((folder / "run.json").read_bytes())
+    if stored.get("method") == run.method:
+        stored = Run.from_json(stored, {run.method: type(run.config)}).to_json()
+    found = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(run.to_json())))
+    return [line for line in found if line.partition(":")[0] not in OF_NO_WEIGHT]
+
+
 def _changed(t: _Training) -> list[str]:
-    """What is another than in the run that was begun, where fields that are younger than that had their defaults."""
-    stored = json.loads((t.folder / "run.json").read_bytes())
-    if stored.get("method") == t.run.method:
-        stored = Run.from_json(stored, {t.run.method: type(t.run.config)}).to_json()
-    found = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(t.run.to_json())))
+    found = another(t.run, t.folder)
     if t.sources.split is not None and t.sources.split != json.loads((t.folder / SPLIT).read_bytes()):
         found.append(f"the pictures: they are not those that {SPLIT} names")
-    return [line for line in found if line.partition(":")[0] not in OF_NO_WEIGHT]
+    return found

@@ -71,7 +71,7 @@ def test_names_that_are_no_text_are_names_all_the_same(pictures):
     odd = os.fsdecode(b"caf\xe9.png")
     try:
         (pictures / "3.png").rename(pictures / odd)
-    except OSError:
+    except OSError:  # those of macOS and Windows
         pytest.skip("this file system has only names that are text")
     wanted = job(pictures)
     assert run(Bright(), named([pictures]), wanted).results == 8

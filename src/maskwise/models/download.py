@@ -307,7 +307,7 @@ def locked(path: Path) -> Iterator[None]:
     """One process at a time; the system opens the lock when its holder ends, however that ends."""
     with path.open("ab") as file:
         if not _try_lock(file):
-            log.info("waiting for another process that fetches the same: %s", path)
+            log.info("waiting for another process: %s", path)
             while not _try_lock(file):
                 time.sleep(0.1)
         yield

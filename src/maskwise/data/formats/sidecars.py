@@ -65,13 +65,12 @@ def read_rows(path: Path, file: str) -> tuple[dict[str, dict[int, Row]], list[Pr
         text = raw.decode("utf-8-sig", "surrogateescape")  # names of files may be no text
         lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         header = lines.fieldnames or []
-        if not _is_text("".join(header)):
+        entries = [(lines.line_num, line) for line in lines]
+        others = (str(value) for _, line in entries for name, value in line.items() if name != COLUMNS[0])
+        if not all(map(_is_text, (*header, *others))):
             raw.decode("utf-8-sig")  # which says where it is not
         if missing := [name for name in COLUMNS[:2] if name not in header]:
             raise ValueError(f"columns {', '.join(missing)} are missing; found {', '.join(header) or 'nothing'}")
-        entries = [(lines.line_num, line) for line in lines]
-        if not all(_is_text(str(value)) for _, line in entries for name, value in line.items() if name != COLUMNS[0]):
-            raw.decode("utf-8-sig")
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
     has_scores = any(line.get("score") for _, line in entries)
