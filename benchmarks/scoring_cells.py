@@ -42,7 +42,7 @@ class Share:
     """What a bed gets of a budget."""
 
     steps: int
-    """With ImageNet weights; from chance twice as many."""
+    """With ImageNet weights."""
     batch: int
     side: int | None
     """Of the crops, where pictures are files."""
@@ -65,6 +65,8 @@ class Budget:
     jobs: int
     """Cells at a time."""
     save_steps: int
+    from_chance: int
+    """Times the steps, where the backbone begins from chance."""
 
 
 BUDGETS: Mapping[str, Budget] = {
@@ -80,6 +82,7 @@ BUDGETS: Mapping[str, Budget] = {
         workers=0,
         jobs=2,
         save_steps=50,
+        from_chance=1,
     ),
     "gpu": Budget(
         beds={
@@ -93,6 +96,7 @@ BUDGETS: Mapping[str, Budget] = {
         workers=4,
         jobs=4,
         save_steps=200,
+        from_chance=2,
     ),
 }
 
@@ -163,7 +167,7 @@ def weights_of(cell: Cell, weights: Path | None) -> str | Path | None:
 
 
 def steps_of(cell: Cell, budget: Budget, weights: Path | None) -> int:
-    return budget.beds[cell.bed].steps * (1 if weights_of(cell, weights) else 2)
+    return budget.beds[cell.bed].steps * (1 if weights_of(cell, weights) else budget.from_chance)
 
 
 def protocol(cell: Cell, budget: Budget, weights: Path | None) -> dict[str, Any]:
