@@ -219,6 +219,7 @@ def killed(folder, times: int) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.long
 def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
     assert killed(tmp_path, 8) >= 8
 

@@ -37,6 +37,7 @@ def test_every_format_can_be_trained_on(tmp_path, format):
     assert not (tmp_path / "run" / "failures.jsonl").exists()
 
 
+@pytest.mark.long
 def test_workers_change_nothing(tmp_path):
     """Without noise: while tests run, beartype draws from `random` too."""
     data = write_scenes(tmp_path / "data", train=5, val=3)

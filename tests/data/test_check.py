@@ -133,6 +133,7 @@ def test_pictures_are_missing_damaged_or_of_another_size(make, picture):
     assert deep == ["train/images/b.png", "train/images/d.png"]
 
 
+@pytest.mark.long
 def test_workers_find_the_same(make):
     splits = make({"train": {"a.png": block(4), "b.png": targets("ab")}, "val": {"a.png": block(2)}})
     splits[0][1].path.unlink()

@@ -215,6 +215,7 @@ def test_wrong_settings_are_refused(tmp_path, wrong, message):
 # Workers and positions
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_workers_change_nothing_and_positions_are_exact(tmp_path, monkeypatch):
     """One pair of workers for everything that they could break."""

@@ -54,6 +54,7 @@ def test_bytes_never_change(mode: Mode) -> None:
     assert digest(Scenes(mode=mode)) == GOLDEN[mode]
 
 
+@pytest.mark.long
 def test_another_process_makes_the_same_bytes() -> None:
     code = "from maskwise.data.scenes import Scenes; import hashlib\n"
     code += "print(hashlib.sha256(Scenes(seed=5).scene(40).pixels.tobytes()).hexdigest())"

@@ -52,6 +52,7 @@ def process() -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
         started.stderr.close()
 
 
+@pytest.mark.long
 def test_on_loopback_and_a_stop_that_answers_what_was_begun():
     with process() as (server, client):
         assert client.get("/", headers={"host": "evil.example"}).status_code == 421
