@@ -53,6 +53,8 @@ def test_a_model_file_comes_back_as_it_was(tmp_path):
     assert found.keys() == weights.keys()
     assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in weights.items())
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["model.safetensors"]
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "deep/model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_files_that_are_no_models_are_refused_by_name(tmp_path):

@@ -183,6 +183,33 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path):
         tensor_files.read(path)
 
 
+def test_a_compressed_file_of_pytorch_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"a": torch.zeros(10**5)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w", 8) as bomb:
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    with pytest.raises(ValueError, match=r"bomb\.pth: its parts are compressed"):
+        tensor_files.read(tmp_path / "bomb.pth")
+
+
+DOUBLED = b"(tq\x00" + b"0h\x00h\x00\x86q\x00" * 40
+"""A tuple of twice a tuple of twice ...: short to say, and of 2^40 parts for whoever looks into each."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"}" + DOUBLED + b"K\x01s",  # as a key
+        DOUBLED + DOUBLED + b"\x93",  # as a name
+        b"\x8e" + (1 << 40).to_bytes(8, "little"),  # bytes that are not there
+        b"}" + b"(t" + b"\x85" * 300_000 + b"K\x01s",  # deeper than the stack
+    ],
+)
+def test_what_takes_for_ever_or_more_than_there_is_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match=r"odd\.pkl: "):
+        tensor_files.read(written(tmp_path / "odd.pkl", b"\x80\x04" + data + b"."))
+
+
 def test_an_archive_that_begins_as_a_file_of_pytorch_is_refused(tmp_path):
     """torch before 2.6 takes it for one of its first format, and executes what is in it."""
     first = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2).decode("latin-1")

@@ -249,7 +249,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], about: About | None = None) -> None:
     header = {} if about is None else {HEADER: json.dumps(about.to_json(), allow_nan=False)}
+    path.touch()
+    mode = path.stat().st_mode  # what the process gives; safetensors makes files for their owner alone
     save_file(_apart(tensors), path, header)
+    path.chmod(mode)
     _flush(path)
 
 

@@ -45,7 +45,7 @@ def read(path: Path) -> Value:
         return value
     except _Refused as error:
         raise ValueError(f"{path}: asks for {error}; nothing of it was executed") from None
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path}: not a whole pickle of numpy arrays: {error}") from None
 
 
@@ -145,7 +145,10 @@ class _Machine:
             case "GLOBAL":
                 self.stack.append(_known(str(argument)))
             case "STACK_GLOBAL":
-                self.stack.append(_known("{} {}".format(*self._top(2))))
+                module, what = self._top(2)
+                if not (isinstance(module, str) and isinstance(what, str)):
+                    raise _Refused(f"something called {_short(module)} and {_short(what)}")
+                self.stack.append(_known(f"{module} {what}"))
             case "REDUCE":
                 what, arguments = self._top(2)
                 if not isinstance(what, _Name) or not isinstance(arguments, tuple):
@@ -231,6 +234,9 @@ def _known(name: str) -> _Name:
 
 
 def _pairs(items: list[Value]) -> dict[Value, Value]:
+    """By names and numbers only: the hash of a tuple of tuples can take for ever, or more stack than there is."""
+    if odd := next((key for key in items[::2] if not isinstance(key, str | bytes | int | float | None)), None):
+        raise _Refused(f"an entry called by a {_short(odd)}")
     return dict(zip(items[::2], items[1::2], strict=True))
 
 

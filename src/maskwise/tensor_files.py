@@ -3,6 +3,7 @@
 import pickle
 import re
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -51,12 +52,26 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _torch(path: Path) -> object:
     if tarfile.is_tarfile(path):  # which torch before 2.6 unpickles without restraint, whatever it is told
         raise ValueError(f"{path}: an archive of PyTorch before 0.1.10, which is not read")
+    if zipfile.is_zipfile(path):
+        _check_stored(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path}: asks for {_asked(str(error))}; nothing of it was executed") from None
     except Exception as error:  # what else a broken file leads to is not documented
         raise ValueError(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}") from None
+
+
+def _check_stored(path: Path) -> None:
+    """PyTorch compresses nothing, and so a small file cannot fill the memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from None
+    large = sum(entry.file_size for entry in entries) > path.stat().st_size
+    if large or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError(f"{path}: its parts are compressed, or claim more bytes than the file has; not read")
 
 
 def _asked(message: str) -> str:

@@ -121,6 +121,14 @@ def test_a_folder_that_is_written_into_is_looked_at_twice_with_the_same_result(h
         assert (home / "in/predictions/predictions.jsonl").read_text() == first
 
 
+def test_options_that_were_edited_are_another_model(home, capsys):
+    (home / "config.json").write_text("{}")
+    maskwise("in", capsys=capsys)
+    maskwise("in", "--resume", capsys=capsys)
+    (home / "config.json").write_text('{"view": []}')
+    assert "model.config" in maskwise("in", "--resume", capsys=capsys, code=2).err
+
+
 def test_a_list_on_standard_input(home, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("in/0.png\n\nin/2.png\n"))
     maskwise("-", "in/1.png", capsys=capsys)

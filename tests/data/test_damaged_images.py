@@ -223,6 +223,17 @@ def test_a_tiff_that_lacks_a_strip() -> None:
         read_image(bytes(data))
 
 
+def test_a_small_tiff_of_one_huge_tile_is_refused_before_memory_is_taken() -> None:
+    tile = zlib.compress(bytes(2000 * 2000))
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, 2000), (323, 2000)]
+    tags += [(324, 8 + 2 + 12 * 10 + 4), (325, len(tile))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + tile
+    assert read_image(data, max_pixels=2000 * 2000).shape == (16, 16, 3)
+    with pytest.raises(ImageReadError, match="too many pixels: 2000 x 2000"):
+        read_image(data, max_pixels=2000 * 2000 - 1)
+
+
 # Sources
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskwise.data import images, pillow
-from maskwise.data.images import ImageReadError, image_size, list_images, read_image, write_image
+from maskwise.data.images import ImageReadError, image_size, list_images, read_image, to_bytes, write_image
 
 HEIGHT, WIDTH = 19, 26
 PIL.Image.init()
@@ -365,6 +366,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         write_image(path, 255 - RGB)
     assert list(tmp_path.iterdir()) == [path]
     np.testing.assert_array_equal(read_image(path), RGB)
+
+
+def test_a_column_of_16_bits_takes_no_longer_than_a_row() -> None:
+    tall = np.arange(200_000, dtype=np.uint16)[:, None]
+    began = time.perf_counter()
+    found = to_bytes(tall)
+    assert time.perf_counter() - began < 0.5
+    assert np.array_equal(found[:, 0], to_bytes(tall.T)[0])
 
 
 def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:

@@ -192,6 +192,14 @@ def test_finds_the_picture(tmp_path, picture, image_path, there, name, rules):
     assert [p.rule for p in data.problems] == rules
 
 
+def test_the_root_is_the_same_by_any_name(tmp_path, picture, monkeypatch):
+    picture(tmp_path / "images/a.png", SIZE)
+    save(tmp_path / "labels/a.json", [shape()], imagePath="..\\images\\a.png")
+    monkeypatch.chdir(tmp_path / "labels")
+    names = [[record.name for record in labelme.read(root)] for root in (tmp_path / "labels", Path())]
+    assert names == [["a.png"]] * 2
+
+
 def test_two_files_about_one_picture(dataset, tmp_path):
     dataset([shape()])
     save(tmp_path / "b.json", [shape()], imagePath="a.png")
@@ -207,9 +215,11 @@ def test_splits_share_their_classes(tmp_path):
     assert train.categories == val.categories == Categories(names=("a", "b"))
     assert ([r.name for r in train], [r.name for r in val]) == (["train/a.png"], ["val/deep/a.png"])
     assert ([len(data.problems) for data in (train, val)]) == [0, 1]
+    save(tmp_path / "test2017/a.json", [shape(label="a")])
+    assert labelme.splits(tmp_path) == ("test2017", "train", "val")
     save(tmp_path / "a.json", [])
     assert labelme.splits(tmp_path) == ("",)
-    assert len(labelme.read(tmp_path)) == 3
+    assert len(labelme.read(tmp_path)) == 4
 
 
 def test_a_single_file_is_a_data_set(dataset, tmp_path):

@@ -179,11 +179,27 @@ def test_paths_as_roboflow_and_windows_write_them(tmp_path, picture, inner):
     picture(tmp_path / "data/train/images/a.png", SIZE)
     (tmp_path / "data/train/labels").mkdir()
     (tmp_path / "data/train/labels/a.txt").write_text(f"0 {SQUARE}")
-    (tmp_path / "data/data.yaml").write_text(f"train: '{inner}'\nvalid: x\nnames: [a]")
+    (tmp_path / "data/data.yaml").write_text(f"train: '{inner}'\nvalid: x\ntest: ../test/images\nnames: [a]")
+    (tmp_path / "data/x").mkdir()
     data = yolo.read(tmp_path / "data", split="train")
     assert [record.name for record in data] == ["train/images/a.png"]
     assert len(data[0].labelled().targets) == 1
     assert yolo.splits(tmp_path / "data/data.yaml") == ("train", "valid")
+    assert rules(data) == [("", "missing-split", "warning")]
+    assert "test: there is no ../test/images" in str(data.problems[0])
+    with pytest.raises(ValueError, match=r"there is no folder \.\./test/images"):
+        yolo.read(tmp_path / "data", split="test")
+
+
+def test_splits_get_the_names_that_trainers_look_for(tmp_path):
+    truth = Targets.none(SIZE)
+    for split in ("train2017", "valid", "val2014", "holdout"):
+        item = Item(name=f"{split}.png", size=SIZE, labelled=truth, image=None)
+        yolo.write(tmp_path, CATEGORIES, [item], split=split)
+    stored = yaml.safe_load((tmp_path / "data.yaml").read_text())
+    assert stored["train"] == ["images/train2017", "images/holdout"]
+    assert stored["val"] == ["images/valid", "images/val2014"]
+    assert yolo.splits(tmp_path) == ("train", "val")
 
 
 def test_a_path_lists_and_several_folders(tmp_path, picture):

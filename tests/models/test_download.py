@@ -1,5 +1,6 @@
 """Against a server on loopback that cuts, changes, lies and refuses."""
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from maskwise.models import download
-from maskwise.models.download import DownloadError, Patience, Remote, fetch, home
+from maskwise.models.download import DownloadError, Patience, Remote, fetch, home, locked
 
 CONTENT = bytes(range(256)) * 4000
 OTHER = CONTENT[::-1]
@@ -276,6 +277,15 @@ def test_two_processes_fetch_it_once(server, tmp_path):
     assert [process.returncode for process in both] == [0, 0]
     assert len(server.asked) == 1
     assert (tmp_path / "m").read_bytes() == CONTENT
+
+
+def test_where_there_are_no_locks_it_goes_on_without(tmp_path, monkeypatch, caplog):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", none)
+    with locked(tmp_path / "lock"):
+        assert "no lock is to be had there" in caplog.text
 
 
 def test_a_process_that_must_not_fetch_says_so(server, tmp_path, monkeypatch):

@@ -234,6 +234,20 @@ def test_a_folder_that_holds_something_is_left_alone(pictures):
     assert (wanted.out / "mine.txt").read_text() == "mine"
 
 
+def test_folders_of_others_are_neither_written_into_nor_taken_away(pictures):
+    wanted = job(pictures, save=("csv",))
+    (wanted.out / "png").mkdir(parents=True)
+    (wanted.out / "png/mine.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="png is there, and not of these predictions"):
+        run(Bright(), named([pictures]), replace(wanted, exist_ok=True, save=("png",)))
+    for _ in range(2):
+        run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
+    assert (wanted.out / "png/mine.png").read_bytes() == b"mine"
+    with pytest.raises(ValueError, match="png is there, and not of these predictions"):
+        run(Bright(), named([pictures]), replace(wanted, exist_ok=True, save=("csv", "png")))
+    assert (wanted.out / "csv").is_dir()
+
+
 def test_predictions_that_are_written_over_leave_nothing_behind(pictures):
     wanted = job(pictures)
     run(Bright(), named([pictures]), wanted)

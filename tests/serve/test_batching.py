@@ -108,6 +108,7 @@ def test_cancelled_pictures_are_passed_over():
     while not model.batches:
         pass
     assert dropped.cancel()
+    assert batcher.waiting == 0, "its pixels are given back now, not when its turn comes"
     model.may_go.set()
     batcher.stop(10)
     assert len(kept.result(0).instances) > 0

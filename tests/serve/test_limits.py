@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from serve.fakes import Bright, as_file, ask, served, spots, wait_for
 
-from maskwise.serve import connection, guard
+from maskwise.serve import connection, guard, service
 from maskwise.serve.limits import Limits
 
 SMALL = Limits(max_body=20_000, max_pixels=10_000, max_files=3, queue=4, timeout=5, body_timeout=0.4)
@@ -157,6 +157,14 @@ def test_an_answer_that_takes_too_long():
         assert client.get("/healthz").status_code == 200
         model.may_go.set()
         wait_for(lambda: client.get("/readyz").status_code == 200)
+        assert client.app.state.service.accepted == 0
+
+
+def test_a_picture_that_takes_too_long_to_decode(monkeypatch):
+    monkeypatch.setattr(service, "_decoded", lambda *_: time.sleep(1))
+    with served(Bright(), Limits(timeout=0.3)) as client:
+        asked = client.post("/v1/picture", files=[("file", ("x", as_file(spots())))])
+        assert error(asked) == (504, "timeout")
         assert client.app.state.service.accepted == 0
 
 

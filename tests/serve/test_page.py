@@ -460,7 +460,10 @@ def test_two_files_of_one_name_are_told_apart(page, picture):
     page.wait(DONE)
     page.upload(picture)
     page.wait("document.querySelectorAll('.tile[data-state=done]').length === 2")
-    assert page.js("[...document.querySelectorAll('.tile')].map((e) => e.title)") == ["spöts 1.png", "spöts 1-2.png"]
+    page.upload(shutil.copy(picture, picture.with_suffix(".TIF")))  # whose annotations would have the name of the first
+    page.wait("document.querySelectorAll('.tile[data-state=done]').length === 3")
+    titles = page.js("[...document.querySelectorAll('.tile')].map((e) => e.title)")
+    assert titles == ["spöts 1.png", "spöts 1-2.png", "spöts 1-3.TIF"]
 
 
 def test_dark_is_dark(opened):

@@ -156,11 +156,14 @@ def chosen_options(**wishes: Any) -> "Options":
 def job(out: Path, model: str, sources: Sequence[str], options: "Options", **rest: Unpack[_Wishes]) -> "Job":
     """With the digest of the model, so that only the same one goes on."""
     from maskwise.models.download import digest
-    from maskwise.models.folder import weights_file
+    from maskwise.models.folder import CONFIG, weights_file
     from maskwise.models.published import find
     from maskwise.predictions.folder import Job
 
-    about = {"name": model, "sha256": digest(weights_file(find(model)))}
+    weights = weights_file(find(model))
+    about = {"name": model, "sha256": digest(weights)}
+    if (options_of := weights.with_name(CONFIG)).is_file():  # which count, and may be edited
+        about["config"] = digest(options_of)
     return Job(out=out, model=about, sources=sources, options=options, **rest)
 
 

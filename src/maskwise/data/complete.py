@@ -8,7 +8,7 @@ from io import BufferedIOBase, BytesIO
 from typing import TYPE_CHECKING, Any
 
 from maskwise.data import png
-from maskwise.data.pillow import Refused, open_picture, raw_mode
+from maskwise.data.pillow import Refused, check_pixels, open_picture, raw_mode
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -22,6 +22,8 @@ def load_whole(picture: "ImageFile.ImageFile") -> None:
     assert isinstance(file, BufferedIOBase)
     start = file.tell()
     tags = getattr(picture, "tag_v2", None)  # of a TIFF
+    if tags is not None and 324 in tags:  # a tile is decoded whole, however little of it is in the picture
+        check_pixels((tags[322], tags[323]))
     if tags is not None and not _has_all_strips(tags):
         raise Refused("truncated: the TIFF has fewer strips or tiles than its size needs")
     picture.load()

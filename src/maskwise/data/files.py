@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def absolute(path: Path) -> Path:
+    """Without '..'; `Path.resolve` would follow links."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 @contextmanager

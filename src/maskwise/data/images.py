@@ -333,9 +333,10 @@ def to_bytes(values: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     scale = 255 / (high - low) if high > low else 0.0
     out = np.empty(values.shape, np.uint8)
     with np.errstate(invalid="ignore", over="ignore"):  # infinity x 0
-        for row, stored in zip(out, values, strict=True):
-            scaled = (stored.astype(np.float64) - low) * scale
-            row[:] = np.rint(np.nan_to_num(np.clip(scaled, 0, 255), nan=0))
+        rows = max(1, 2**18 // values.shape[1])
+        for top in range(0, len(values), rows):
+            scaled = (values[top : top + rows].astype(np.float64) - low) * scale
+            out[top : top + rows] = np.rint(np.nan_to_num(np.clip(scaled, 0, 255), nan=0))
     return out
 
 

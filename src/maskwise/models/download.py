@@ -306,15 +306,19 @@ def _flush_folder(folder: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """One process at a time; the system opens the lock when its holder ends, however that ends."""
     with path.open("ab") as file:
-        if not _try_lock(file):
-            log.info("waiting for another process: %s", path)
-            while not _try_lock(file):
-                time.sleep(0.1)
+        try:
+            if not _try_lock(file):
+                log.info("waiting for another process: %s", path)
+                while not _try_lock(file):
+                    time.sleep(0.1)
+        except OSError as error:
+            log.warning("%s: no lock is to be had there (%s); going on without", path, error)
         yield
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    with contextlib.suppress(OSError):
+    """False: another process has it. An OSError of another kind: this file system has no locks."""
+    with contextlib.suppress(BlockingIOError, PermissionError):
         if sys.platform == "win32":
             import msvcrt
 

@@ -24,14 +24,14 @@ import torch
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
-from maskwise.data.files import replacing
+from maskwise.data.files import absolute, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.images import ImageReadError
 from maskwise.masks import Masks
 from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
 from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
-from maskwise.predictions.formats import ABOUT, OURS, Save
+from maskwise.predictions.formats import ABOUT, Save
 from maskwise.predictions.pictures import Asked
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
@@ -179,7 +179,7 @@ def _begin(job: Job, about: Json, batch: int) -> list[Head]:
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         if not job.exist_ok:
             raise ValueError(f"{job.out} is not empty: go on with --resume, allow --exist-ok, or choose another --out")
-        _clear(job.out)
+        _clear(job)
     job.out.mkdir(parents=True, exist_ok=True)
     with replacing(job.out / ABOUT) as file:  # first: what has it can be gone on with
         file.write((json_file.text(about, indent=1) + "\n").encode())
@@ -208,13 +208,23 @@ def _kept(out: Path, batch: int) -> list[Head]:
     return heads[:whole]
 
 
-def _clear(out: Path) -> None:
-    """Of a folder of ours, what we wrote; in any other nothing is taken away."""
-    if (out / ABOUT).is_file():
+def _clear(job: Job) -> None:
+    """Of a folder of ours, what was written there; in any other nothing is taken away, nor written among it."""
+    ours = set(_folders(read_about(job.out)["save"])) if (job.out / ABOUT).is_file() else set()
+    for folder in _folders(job.save):
+        if folder not in ours and (job.out / folder).exists():
+            raise ValueError(f"{job.out / folder} is there, and not of these predictions: choose another --out")
+    if ours:
         for name in (LINES, FAILURES):
-            (out / name).unlink(missing_ok=True)
-        for name in OURS:
-            shutil.rmtree(out / name, ignore_errors=True)
+            (job.out / name).unlink(missing_ok=True)
+    for folder in ours:
+        if (job.out / folder).exists():
+            shutil.rmtree(job.out / folder)
+
+
+def _folders(save: Sequence[str]) -> list[str]:
+    """What may be written for these."""
+    return [*save, *(["pictures"] if formats.NEED_PICTURES.intersection(save) else [])]
 
 
 # Lines
@@ -282,4 +292,4 @@ def _own_picture(folder: Path, name: str) -> Path | None:
 
 def _absolute(path: Path | None) -> str | None:
     """The run may be gone on with, or looked at, from another folder."""
-    return None if path is None else os.path.abspath(path)  # noqa: PTH100 (`resolve` would follow links)
+    return None if path is None else str(absolute(path))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskwise.data.files import absolute
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
 from maskwise.predictions.formats import ABOUT, OURS
 from maskwise.predictions.pictures import Asked, Picture
@@ -114,18 +115,14 @@ def _before_magic(parts: tuple[str, ...]) -> list[str]:
 
 def _common(tops: list[Path]) -> Path:
     try:
-        return Path(os.path.commonpath([_absolute(top) for top in tops]))
+        return Path(os.path.commonpath([absolute(top) for top in tops]))
     except ValueError:  # none, or on several drives
         return Path()
 
 
 def _relative(path: Path, home: Path) -> str:
-    whole = _absolute(path)
+    whole = absolute(path)
     return (whole.relative_to(home) if whole.is_relative_to(home) else Path(*whole.parts[1:])).as_posix()
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 (`resolve` would follow links out of the folder)
 
 
 def _free(name: str, taken: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -122,7 +123,13 @@ class Batcher:
                 raise stopping()
             self._jobs.append(job)
             self._changed.notify()
+        job.found.add_done_callback(lambda found: self._forget(job) if found.cancelled() else None)
         return job.found
+
+    def _forget(self, job: Job) -> None:
+        """Nobody waits for it: its pixels are given back now, and not when its turn comes."""
+        with self._changed, suppress(ValueError):
+            self._jobs.remove(job)
 
     @property
     def waiting(self) -> int:

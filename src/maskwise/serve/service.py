@@ -7,9 +7,9 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import PurePath
 from typing import TypeVar
 
@@ -73,22 +73,27 @@ class Service:
     async def predict(self, files: Sequence[bytes], options: Options, *, request_id: str) -> Answer:
         reached: set[int] = set()
         with self._room(len(files)):
-            try:
-                async with asyncio.timeout(self.limits.timeout):
-                    tasks = [self._part(i, file, options, request_id, reached) for i, file in enumerate(files)]
-                    parts = await asyncio.gather(*tasks)
-            except TimeoutError:
-                message = f"there was no answer within {self.limits.timeout:g} s"
-                raise Failure(504, "timeout", message) from None
+            async with self._in_time():
+                tasks = [self._part(i, file, options, request_id, reached) for i, file in enumerate(files)]
+                parts = await asyncio.gather(*tasks)
         answer = answers.whole(parts, options, model=self.name, request_id=request_id)
         return answer._replace(limit_reached=max(reached, default=None))
 
     async def decode(self, file: bytes) -> bytes:
         """The picture as the model sees it, as PNG: upright, 8 bits, in colours."""
         with self._room(1):
-            height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
-            async with self._pixels.hold(height * width):
-                return await self._in_pool(lambda: answers.png(_decoded(file, self.limits.max_pixels)))
+            async with self._in_time():
+                height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
+                async with self._pixels.hold(height * width):
+                    return await self._in_pool(lambda: answers.png(_decoded(file, self.limits.max_pixels)))
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self.limits.timeout):
+                yield
+        except TimeoutError:
+            raise Failure(504, "timeout", f"there was no answer within {self.limits.timeout:g} s") from None
 
     @contextmanager
     def _room(self, pictures: int) -> Iterator[None]:

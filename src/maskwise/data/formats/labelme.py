@@ -26,7 +26,7 @@ from PIL import Image
 from maskwise import outlines
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
-from maskwise.data.files import exists, replacing
+from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_index import MOST_PIXELS, Problems
 from maskwise.data.formats.folders import SPLITS, one_split, relative
@@ -78,9 +78,9 @@ def detect(root: Path) -> str | None:
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    """Folders called train, val ... where no annotations lie outside of them."""
+    """Folders called train, val2017 ... where no annotations lie outside of them."""
     inner = {_top(root, path) for path in _json_files(root)}
-    return tuple(sorted(inner)) if inner and inner <= set(SPLITS) else ("",)
+    return tuple(sorted(inner)) if inner and all(name.startswith(SPLITS) for name in inner) else ("",)
 
 
 def read(root: Path, *, split: str | None = None) -> DataSet:
@@ -247,7 +247,7 @@ def _picture(root: Path, sheet: Sheet, problems: Problems) -> Path:
     inner = PurePosixPath(sheet.picture.replace("\\", "/"))
     folder = sheet.path.parent
     named = Path(os.path.normpath(folder / inner))
-    is_inside = bool(inner.name) and named.is_relative_to(os.path.normpath(root))
+    is_inside = bool(inner.name) and absolute(named).is_relative_to(absolute(root))
     if is_inside and exists(named):
         return named
     beside = [folder / inner.name] if inner.name else []

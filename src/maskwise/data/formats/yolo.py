@@ -10,7 +10,6 @@ PyYAML reads the configuration: a parser of our own would differ from it in quot
 """
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ import yaml
 from maskwise import outlines
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
-from maskwise.data.files import exists, replacing
+from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import one_split, relative, visible
 from maskwise.data.formats.painting import unheld
@@ -58,13 +57,19 @@ def detect(root: Path) -> str | None:
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    return tuple(_listing(root).splits)
+    """Those that are there: Roboflow names a test set also where it made none."""
+    listing = _listing(root)
+    there = {name: any(_place(listing, one).exists() for one in several) for name, several in listing.splits.items()}
+    return tuple(name for name, found in there.items() if found or not any(there.values()))
 
 
 def read(root: Path, *, split: str | None = None) -> DataSet:
     listing = _listing(root)
-    split = one_split(root, tuple(listing.splits), split)
+    known = splits(root)
+    split = one_split(root, known if split is None else tuple(listing.splits), split)
     problems = Problems(relative(listing.root, listing.file))
+    for absent in listing.splits.keys() - {*known, split}:
+        problems.add("", "missing-split", f"{absent}: there is no {', '.join(listing.splits[absent])}", "warning")
     records: dict[str, Record] = {}
     without = 0
     for source in listing.splits[split]:
@@ -178,26 +183,36 @@ def _categories(names: object, path: Path) -> Categories:
 
 
 def _config(root: Path, categories: Categories, split: str) -> dict[str, object]:
-    """What is in the root already, with this split; it must name the same classes."""
+    """What is in the root already, with this split; it must name the same classes. Under the names that trainers look
+    for: a split that has none of these is learned from, and of two for one name both stand there."""
     names = dict(enumerate(categories.names))
     path = root / "data.yaml"
     known = _parse(path) if path.is_file() else {}
     if known and known.get("names") != names:
         raise ValueError(f"{path} names other categories; write to another folder")
-    return {**{str(k): v for k, v in known.items() if k != "names"}, split: f"images/{split}", "names": names}
+    kept = {str(k): v for k, v in known.items() if k != "names"}
+    name = next((name for name in SPLITS if name in split), SPLITS[0])
+    before = kept.get(name, [])
+    folders = [*(before if isinstance(before, list) else [before])]
+    folders += [folder] if (folder := f"images/{split}".rstrip("/")) not in folders else []
+    return {**kept, name: folders[0] if len(folders) == 1 else folders, "names": names}
 
 
 # Pictures and their labels
 
 
-def _pictures(listing: Listing, source: str, problems: Problems) -> tuple[Path, list[Path]]:
-    """The folder, and the pictures in it or in a list."""
+def _place(listing: Listing, source: str) -> Path:
+    """Roboflow writes '../train/images' for what lies beside the file."""
     plain = source.replace("\\", "/")
-    # Roboflow writes '../train/images' for what lies beside the file.
     choices = [
         base / inner for base in (listing.root, listing.file.parent) for inner in (plain, plain.removeprefix("../"))
     ]
-    path = next((choice for choice in choices if choice.exists()), choices[0])
+    return next((choice for choice in choices if choice.exists()), choices[0])
+
+
+def _pictures(listing: Listing, source: str, problems: Problems) -> tuple[Path, list[Path]]:
+    """The folder, and the pictures in it or in a list."""
+    path = _place(listing, source)
     if path.is_dir():
         return path, list_images(path)
     if path.suffix.lower() != ".txt":
@@ -221,16 +236,11 @@ def _pictures(listing: Listing, source: str, problems: Problems) -> tuple[Path, 
 
 def _name(root: Path, folder: Path, path: Path) -> str:
     """Relative to the root; of pictures elsewhere, the folder that was named and what is below it."""
-    inner = _absolute(path)
+    inner = absolute(path)
     for base, prefix in ((root, ""), (folder, f"{folder.name}/")):
-        if inner.is_relative_to(_absolute(base)):
-            return prefix + inner.relative_to(_absolute(base)).as_posix()
+        if inner.is_relative_to(absolute(base)):
+            return prefix + inner.relative_to(absolute(base)).as_posix()
     return path.name
-
-
-def _absolute(path: Path) -> Path:
-    """Without '..', links not followed."""
-    return Path(os.path.normpath(path.absolute()))
 
 
 def _labels_of(picture: Path) -> Path:

@@ -44,7 +44,11 @@ function useKey() {
 // Pictures
 
 function take(files) {
-  const taken = [...files].map((file) => new Picture(file, nameFor(file)));
+  const names = [], taken = [];
+  for (const file of files) {
+    names.push(nameFor(file, names));
+    taken.push(new Picture(file, names.at(-1)));
+  }
   for (const picture of taken) {
     picture.onChange = changed;
     pictures.push(picture);
@@ -58,11 +62,12 @@ function take(files) {
   askNext();
 }
 
-/** Its own name; a number is added where another picture has it. */
-function nameFor(file) {
-  const name = file.name || "pasted.png", [, stem, suffix] = name.match(/^(.*?)(\.[^.]*)?$/s);
-  const isTaken = (tried) => pictures.some((picture) => picture.name === tried);
-  for (let i = 2, tried = name; ; tried = `${stem}-${i++}${suffix ?? ""}`) if (!isTaken(tried)) return tried;
+/** Its own name; a number is added where another picture has it, but for the suffix: archives are of other files. */
+function nameFor(file, others) {
+  const name = file.name || "pasted.png", [, base, suffix] = name.match(/^(.*?)(\.[^.]*)?$/s);
+  const taken = new Set([...pictures.map((picture) => picture.name), ...others].map((one) => stem(one).toLowerCase()));
+  const isTaken = (tried) => taken.has(stem(tried).toLowerCase());
+  for (let i = 2, tried = name; ; tried = `${base}-${i++}${suffix ?? ""}`) if (!isTaken(tried)) return tried;
 }
 
 function askNext() {
@@ -176,7 +181,7 @@ function fillList() {
   markRow();
 }
 
-/** A chip a class, where there are several in the picture. */
+/** A chip a class, where there are several in the picture, or one that was hidden in another. */
 function fillClasses() {
   const counts = new Map();
   for (const { label, class: name } of current?.instances ?? []) counts.set(label, [name, (counts.get(label)?.[1] ?? 0) + 1]);
@@ -185,7 +190,8 @@ function fillClasses() {
     chip.setAttribute("aria-pressed", !hiddenClasses.has(label));
     return chip;
   });
-  get("classes").replaceChildren(...(chips.length > 1 ? chips : []));
+  const isHidden = [...counts.keys()].some((label) => hiddenClasses.has(label));
+  get("classes").replaceChildren(...(chips.length > 1 || isHidden ? chips : []));
 }
 
 function toggleClass(label, chip) {
