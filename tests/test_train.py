@@ -263,6 +263,24 @@ def test_a_step_without_a_number_is_passed_over_and_named(tmp_path):
     assert all(value.isfinite().all() for value in weights.values())
 
 
+class Blinded(Tiny):
+    """Sees a picture of infinities, once."""
+
+    def forward(self, images, targets):
+        if self.calls == 2:
+            images = replace(images, pixels=images.pixels * torch.inf)
+        return super().forward(images, targets)
+
+
+def test_nothing_stays_of_a_step_without_a_number(tmp_path):
+    methods = {"tiny": replace(METHODS["tiny"], build=Blinded)}
+    train(tiny_run(epochs=2), tmp_path / "run", methods=methods)
+    assert (tmp_path / "run" / "failures.jsonl").read_text().count("NonFinite") == 1
+    weights = load_file(tmp_path / "run" / "weights" / "last.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
+    assert any("running_var" in name for name in weights)
+
+
 def test_too_many_such_steps_end_training(tmp_path):
     run = tiny_run(config=Config(nan_in=(1, 2, 3)), watch={"bad_steps": 2})
     with pytest.raises(CannotGoOn, match="3 steps gave no number, 2 are allowed"):

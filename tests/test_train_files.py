@@ -125,3 +125,14 @@ def test_a_signal_to_the_whole_group_stops_training_and_not_its_workers(tmp_path
     assert process.returncode == 143, said
     assert "DataLoader" not in said, "no worker was missed"
     assert any((tmp_path / "run" / "state").iterdir())
+
+
+def test_what_the_index_leaves_out_is_written_down(tmp_path):
+    data = write_scenes(tmp_path / "data", train=4, val=2)
+    stored = json.loads((data / "train.json").read_text())
+    stored["annotations"][0]["category_id"] = 99
+    (data / "train.json").write_text(json.dumps(stored))
+    run = tiny_run(epochs=2, data={"source": Files(path=str(data))})
+    train(run, tmp_path / "run", methods=METHODS)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "refused.jsonl").read_text().splitlines()]
+    assert [(row["file"], row["rule"]) for row in rows] == [("train.json", "unknown-category")]

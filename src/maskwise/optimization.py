@@ -69,6 +69,23 @@ def _named(optimizer: Optimizer, model: nn.Module) -> Iterable[tuple[str, Tensor
     return ((name, p) for name, p in model.named_parameters() if id(p) in trained)
 
 
+class Statistics:
+    """Running means and variances, as they were before a step: what a step that gives no number saw must not stay."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+        self.live = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self.kept = [buffer.clone() for buffer in self.live]
+
+    def keep(self) -> None:
+        for kept, now in zip(self.kept, self.live, strict=True):
+            kept.copy_(now)
+
+    def restore(self) -> None:
+        for kept, now in zip(self.kept, self.live, strict=True):
+            now.copy_(kept)
+
+
 class Average:
     """Exponential moving average of the weights, and of the running means that belong to them; counters are taken as
     they are."""

@@ -115,6 +115,7 @@ class _Training:
     wrapped: nn.Module
     """The same, or what averages its gradients over ranks."""
     average: optimization.Average | None
+    statistics: optimization.Statistics
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loader: Loader
@@ -166,6 +167,7 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
         model=model,
         wrapped=wrapped,
         average=optimization.Average(model, optim.ema) if optim.ema is not None else None,
+        statistics=optimization.Statistics(model),
         optimizer=optimization.build(model, optim, run.data.batch),
         scaler=torch.amp.GradScaler(on.type, enabled=optim.amp == "fp16"),
         loader=learned,
@@ -228,6 +230,7 @@ def _step(t: _Training, parts: list[Batch], signals: Signals, *, began: float) -
     if (on_step := getattr(t.model, "on_step", None)) is not None:
         on_step(p.step, t.total)
     t.optimizer.zero_grad(set_to_none=True)
+    t.statistics.keep()
     numbers: dict[str, float] = {}
     stop = bad = False
     for i, batch in enumerate(parts):
@@ -248,7 +251,9 @@ def _step(t: _Training, parts: list[Batch], signals: Signals, *, began: float) -
         if bad:
             _pass_over(t, [name for batch in parts for name in batch.names], numbers)
     p.step += 1
-    if not bad:
+    if bad:
+        t.statistics.restore()
+    else:
         p.add(numbers)
         if t.average is not None:
             t.average.update(t.model, p.step)

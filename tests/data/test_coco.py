@@ -114,7 +114,11 @@ def test_keypoints(dataset):
     assert data.categories.keypoints == ("nose", "left_eye", "right_eye")
     assert data.categories.keypoint_flip == (0, 2, 1)
     assert data.categories.skeleton == ((0, 1), (1, 2))
-    assert data[0].labelled().targets.keypoints[:, :, 2].tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert data[0].labelled().targets.keypoints.tolist() == [
+        [[1.5, 2.5, 2], [3.5, 4.5, 1], [0, 0, 0]],  # the middle of the pixel that the file names
+        [[0, 0, 0]] * 3,
+        [[0, 0, 0]] * 3,
+    ]
     assert found(data) == [("annotation 3", "bad-keypoints", "warning")]
 
 
@@ -432,6 +436,38 @@ def test_two_pictures_cannot_share_a_name(tmp_path):
     with pytest.raises(ValueError, match=r"both be written as a\.png"):
         coco.write(tmp_path, CATEGORIES, [item, item])
     assert not (tmp_path / "train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("nose", "left_eye", "right_eye"), (0, 2, 1)),
+        (("Left Eye", "Right Eye", "Tail"), (1, 0, 2)),
+        (("l_hip", "hip-R", "r_hip"), (2, 1, 0)),
+        (("collar", "toe.L", "toe.R"), (0, 2, 1)),
+        (("left toe", "Left toe", "right toe"), ()),  # which of the two?
+    ],
+)
+def test_sides_of_keypoints(dataset, names, expected):
+    data = dataset([], categories=[{"id": 1, "name": "person", "keypoints": list(names)}])
+    assert data.categories.keypoint_flip == expected
+
+
+def test_numbers_as_tables_write_them(dataset):
+    row = entry(5.0, image_id=1.0, category_id=1.0)
+    picture = {"id": 1.0, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
+    data = dataset([row], [picture], [{"id": 1.0, "name": "cell", "supercategory": "x"}])
+    assert found(data) == []
+    assert (data.categories.ids, data[0].id, data[0].labelled().ids) == ((1,), 1, (5,))
+    assert found(dataset([entry(1, category_id=1.5)])) == [("annotation 1", "unknown-category", "error")]
+
+
+def test_no_annotation_is_called_0_which_pycocotools_takes_for_no_match(tmp_path):
+    masks = Masks.from_dense(torch.ones(2, 3, 3, dtype=torch.bool))
+    item = Item(name="a.png", size=(3, 3), labelled=Targets.from_masks(masks, torch.tensor([0, 0])), id=0, ids=(0, 7))
+    assert coco.write(tmp_path, CATEGORIES, [item]).losses == {"annotation ids": 1}
+    data = coco.read(tmp_path)
+    assert (data[0].id, data[0].labelled().ids) == (0, (8, 7))
 
 
 def test_keypoints_survive(tmp_path):

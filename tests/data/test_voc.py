@@ -54,6 +54,15 @@ def test_reads_instances_and_looks_their_class_up(example):
     assert voc.ignored(data[0]).sum() == 8
 
 
+def test_the_list_of_all_is_no_split_beside_its_parts(example):
+    lists = example / "ImageSets/Segmentation"
+    (lists / "trainval.txt").write_text("2007_000032\n")
+    assert voc.splits(example) == ("trainval", "val")
+    (lists / "train.txt").write_text("")
+    assert voc.splits(example) == ("train", "val")
+    assert len(voc.read(example, split="trainval")) == 1
+
+
 def test_palette_is_that_of_the_challenge():
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
     assert {i: tuple(voc.palette()[i].tolist()) for i in known} == known

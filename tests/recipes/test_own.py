@@ -30,6 +30,14 @@ def whole(tmp_path, count):
     return data
 
 
+def test_an_only_split_is_never_learned_from_and_judged_by(tmp_path):
+    data = write_scenes(tmp_path / "photos", val=10)
+    found = sources(own.own(str(data)).data)
+    learned, judged = ({part.data[i].name for i in range(len(part))} for part in (found.train, found.val))
+    assert (len(learned), len(judged)) == (8, 2)
+    assert not learned & judged
+
+
 def test_pictures_and_objects_are_measured(tmp_path):
     data = open_data(whole(tmp_path, 6))
     found = measured(data)

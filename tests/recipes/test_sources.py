@@ -8,11 +8,13 @@ from tiny_method import METHODS, Tiny, tiny_run
 
 from maskwise.data.scenes import Scenes
 from maskwise.data.source import FileSource
+from maskwise.data.transforms import HorizontalFlip, VerticalFlip
 from maskwise.evaluate.structures import truth_of
+from maskwise.methods import mask_rcnn
 from maskwise.model import load
 from maskwise.recipes.coco import MIRRORED
 from maskwise.recipes.run import Data, Files, Schedule, Synthetic
-from maskwise.recipes.sources import opened_split, sources
+from maskwise.recipes.sources import mirrors_told, opened_split, sources
 from maskwise.recipes.table import RECIPES
 from maskwise.train import train
 
@@ -57,6 +59,9 @@ def people(tmp_path):
         stored = json.loads((data / f"{split}.json").read_text())
         (data / f"{split}.json").unlink()
         stored["categories"] = [{"id": 1, "name": "person", "keypoints": POINTS}]
+        (data / f"{split}2017").mkdir()
+        for one in stored["images"]:
+            (data / one["file_name"]).rename(data / f"{split}2017" / one["file_name"])
         for one in stored["annotations"]:
             x, y, w, h = one["bbox"]
             one |= {"category_id": 1, "keypoints": [x + w / 2, y + h / 2, 2] * 17, "num_keypoints": 17}
@@ -70,6 +75,29 @@ def test_the_keypoint_recipe_reads_cocos_files_and_mirrors_as_they_say(people):
     assert (len(found.train), len(found.val)) == (2, 2)
     assert found.categories.keypoint_flip == MIRRORED == run.data.change[1].keypoints
     assert isinstance(found.train, FileSource)
+    assert found.train[0].pixels.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("names", "learned"), [(POINTS, 0), (POINTS, 17), (["right_eye", "Right Eye"] * 8 + ["a"], 0)])
+def test_mirrors_know_keypoints_from_the_data(people, names, learned):
+    for path in (people / "annotations").iterdir():
+        stored = json.loads(path.read_text())
+        stored["categories"][0]["keypoints"] = names
+        path.write_text(json.dumps(stored))
+    source = sources(Data(source=Files(path=str(people), train="person_keypoints_train", val=None))).train
+    run = tiny_run(data={"change": (HorizontalFlip(probability=1), VerticalFlip(probability=1))})
+    run = replace(run, config=mask_rcnn.Config(num_classes=1, keypoints=learned))
+    expected = MIRRORED if names == POINTS else tuple(range(17))
+    assert [step.keypoints for step in mirrors_told(run, source)] == [expected] * 2
+
+
+def test_crowds_are_objects_where_that_is_asked_for(tmp_path):
+    data = write_scenes(tmp_path / "data", train=1, val=1)
+    path = data / "train.json"
+    path.write_text(path.read_text().replace('"iscrowd":0', '"iscrowd":1').replace('"iscrowd": 0', '"iscrowd": 1'))
+    for asked in (False, True):
+        source = sources(Data(source=Files(path=str(data), crowds_as_instances=asked))).train
+        assert source[0].targets.crowd.any().item() is not asked
 
 
 def test_the_best_weights_can_be_those_of_the_best_keypoints(people, tmp_path):

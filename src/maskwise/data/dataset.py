@@ -149,7 +149,7 @@ def classes_as_one(data: DataSet) -> DataSet:
 
 def _of_one_class(labelled: Callable[[], Labelled]) -> Labelled:
     read = labelled()
-    return replace(read, targets=replace(read.targets, labels=torch.zeros_like(read.targets.labels)))
+    return replace(read, targets=replace(read.targets, labels=torch.zeros_like(read.targets.labels), keypoints=None))
 
 
 def picture_problem(record: Record) -> Problem | None:

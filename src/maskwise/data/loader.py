@@ -29,7 +29,7 @@ from maskwise.data.failures import BadFiles, Failure, FailureLog, Stage, TooMany
 from maskwise.data.images import ImageReadError
 from maskwise.data.order import Last, batches
 from maskwise.data.sample import Sample
-from maskwise.data.source import FileBacked, SizedSource, Source
+from maskwise.data.source import FileBacked, Indexed, SizedSource, Source
 from maskwise.data.transforms import Transform
 from maskwise.rle import Size
 from maskwise.structures import Images, Targets
@@ -106,6 +106,8 @@ class Loader:
         self._tall = _tall(source) if group_by_aspect else None
         self._multiple, self._device = multiple, device
         self._log = FailureLog(bad_files, len(source))
+        if rank == 0 and isinstance(source, Indexed):
+            self._log.refuse(source.left_out())
         self._maker = _Maker(source=source, transform=transform, seed=seed, then=bad_files.then)
         self._workers, self._start = min(workers, _cores()), start
         self._requests: list[_Request] = []

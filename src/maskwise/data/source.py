@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from maskwise.data.dataset import DataSet, classes_as_one
+from maskwise.data.dataset import DataSet, Problem, classes_as_one
 from maskwise.data.images import MAX_PIXELS, image_size, read_image
 from maskwise.data.sample import Sample
 from maskwise.rle import Size
@@ -34,6 +34,13 @@ class FileBacked(Source, Protocol):
     def path(self, i: int, /) -> str: ...
 
 
+@runtime_checkable
+class Indexed(Protocol):
+    """One with an index, from which something may have been left out before any picture was read."""
+
+    def left_out(self) -> tuple[Problem, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class FileSource:
     """The pictures and annotations of a data set, read when they are asked for."""
@@ -50,6 +57,9 @@ class FileSource:
 
     def path(self, i: int) -> str:
         return str(self.data[i].path)
+
+    def left_out(self) -> tuple[Problem, ...]:
+        return tuple(problem for problem in self.data.problems if problem.severity == "error")
 
     def __getitem__(self, i: int) -> Sample:
         record = self.data[i]

@@ -53,6 +53,8 @@ class Files:
     empty: bool = True
     """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
     published recipes on COCO do not."""
+    crowds_as_instances: bool = False
+    """Take crowds for objects: for data whose tool marked every mask as one, as CVAT can."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:

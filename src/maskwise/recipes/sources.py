@@ -7,15 +7,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from maskwise.categories import OBJECT, Categories
-from maskwise.data.dataset import DataSet
+from maskwise.data.dataset import DataSet, crowds_as_instances
 from maskwise.data.failures import BadFiles
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.loader import Loader
 from maskwise.data.open import detected, open_data
 from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.split import held_out
-from maskwise.data.transforms import compose
-from maskwise.recipes.run import Data, Files, Run
+from maskwise.data.transforms import HorizontalFlip, VerticalFlip, compose
+from maskwise.recipes.run import Change, Data, Files, Run
 
 FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = 1_000_000, 2_000_000
 """Far from those that are learned from; and those that not even the best weights of a run were chosen by."""
@@ -70,17 +70,35 @@ def opened_split(source: Files, wanted: str | None) -> DataSet:
     if wanted is None and path.exists():
         found = FORMATS[source.format or detected(path)].splits(path)
         wanted = next((name for name in found if name.startswith("val")), None)
-    return open_data(source.path, format=source.format, split=wanted)
+    return _opened(source, wanted)
+
+
+def _opened(source: Files, split: str | None) -> DataSet:
+    data = open_data(source.path, format=source.format, split=split)
+    return crowds_as_instances(data) if source.crowds_as_instances else data
 
 
 def _split(source: Files, wanted: str | None, field: Literal["train", "val"]) -> DataSet:
     try:
-        return open_data(source.path, format=source.format, split=wanted)
+        return _opened(source, wanted)
     except ValueError as error:
         if "split" not in str(error):
             raise
         or_none = ", or data.source.val=null to train without judging" if field == "val" else ""
         raise ValueError(f"{error}; choose it with --set data.source.{field}=NAME{or_none}") from None
+
+
+def mirrors_told(run: Run[Any], source: Source) -> tuple[Change, ...]:
+    """The run's changes, where mirrors that were told nothing of keypoints know them from the data."""
+    categories = source.data.categories if isinstance(source, FileSource) else OBJECT
+    count, flip = len(categories.keypoints), categories.keypoint_flip
+    if not flip and getattr(run.config, "keypoints", 0) == 0:
+        flip = tuple(range(count))  # nothing is learned from them
+    mirrors = HorizontalFlip | VerticalFlip
+    return tuple(
+        replace(step, keypoints=flip) if isinstance(step, mirrors) and not step.keypoints else step
+        for step in run.data.change
+    )
 
 
 def loader(
@@ -100,7 +118,7 @@ def loader(
     return Loader(
         source,
         batch_size=data.batch // parts,
-        transform=compose(*(data.view if judging else data.change)),
+        transform=compose(*(data.view if judging else mirrors_told(run, source))),
         seed=run.seed,
         shuffle=not judging,
         last="keep" if judging else "pad",

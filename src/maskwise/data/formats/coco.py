@@ -10,9 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Id, Item, Written
 from maskwise.data.formats import json_file
+from maskwise.data.formats.coco_annotation import MIDDLE, whole
 from maskwise.data.formats.coco_files import Pictures, annotation_files, choose, is_coco
 from maskwise.data.formats.coco_index import (
     Problems,
@@ -55,7 +58,7 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
     problems = Problems(path.name if root.is_file() else relative(root, path))
     images = usable_images(entries(content, "images", problems), problems)
     annotations = entries(content, "annotations", problems)
-    used = Counter(id_ for entry in annotations if isinstance(id_ := entry.get("category_id"), int))
+    used = Counter(id_ for entry in annotations if isinstance(id_ := whole(entry.get("category_id")), int))
     categories = read_categories(entries(content, "categories", problems), used, problems)
     pictures = Pictures.of(root, path, split, [str(entry["file_name"]) for entry in images])
     packed = read_rows(annotations, images, categories, problems)
@@ -87,7 +90,7 @@ def write(
         losses += unheld(item.labelled, held=("crowd flags", "stated areas", "keypoints", "scores"))
         annotations += [row | {"image_id": place} for row in rows]
     losses["image ids"] = _number(images)
-    losses["annotation ids"] = _number(annotations)
+    losses["annotation ids"] = _number(annotations, refused=0)  # pycocotools: a detection that has hit nothing
     for row in annotations:
         row["image_id"] = images[row["image_id"]]["id"]
     content = {"images": images, "annotations": annotations, "categories": _categories(categories)}
@@ -144,15 +147,17 @@ def _keypoints(labelled: Targets | Instances, i: int) -> dict[str, object]:
     if labelled.keypoints is None:
         return {}
     points = labelled.keypoints[i]
+    known = points[:, 2:] > 0 if isinstance(labelled, Targets) else torch.ones(len(points), 1)
+    points = points - known * torch.tensor(MIDDLE)
     return {"keypoints": points.flatten().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}
 
 
-def _number(rows: Sequence[dict]) -> int:
+def _number(rows: Sequence[dict], *, refused: int | None = None) -> int:
     """Give each row an id of its own: the first with an id keeps it. How many ids were lost."""
     used: set[Id] = set()
     bare, lost = [], 0
     for row in rows:
-        if type(row["id"]) is int and row["id"] not in used:
+        if type(row["id"]) is int and row["id"] != refused and row["id"] not in used:
             used.add(row["id"])
         else:
             lost += row["id"] is not None

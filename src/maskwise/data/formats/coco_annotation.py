@@ -23,6 +23,8 @@ from maskwise.rle import Size, Window
 from maskwise.structures import Targets
 
 MOST_AREA = 1e12
+MIDDLE = (0.5, 0.5, 0.0)
+"""Of a pixel, from its corner: COCO's keypoints name the pixel they lie in, ours are places, as those of polygons."""
 
 
 class Row(NamedTuple):
@@ -187,6 +189,11 @@ def is_number(value: object) -> bool:
         return False
 
 
+def whole(value: object) -> object:
+    """A number as it is counted with: tables write 7.0 for 7."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def _keypoints(rows: Sequence[tuple[Row, Complain]], count: int) -> Float[Tensor, "n k 3"]:
     """Zeros, which mean not labelled, where an annotation has none."""
     points = np.zeros((len(rows), count, 3), np.float32)
@@ -198,6 +205,7 @@ def _keypoints(rows: Sequence[tuple[Row, Complain]], count: int) -> Float[Tensor
             complain("bad-keypoints", f"expected {3 * count} finite numbers (x, y, visibility); left out", "warning")
         else:
             place[:] = numbers.reshape(count, 3)
+            place[place[:, 2] > 0] += MIDDLE
     return torch.from_numpy(points)
 
 

@@ -69,8 +69,10 @@ class Pictures:
         """The first folder that holds any of the first names; the one of the annotations where none does."""
         if root.is_file():
             root = root.parent.parent if root.parent.name == "annotations" else root.parent
-        bases = dict.fromkeys([annotations.parent, root])
-        folders = [base / inner for base in bases for inner in ("", "images", split, f"images/{split}")]
+        bases, words = dict.fromkeys([annotations.parent, root]), split.split("_")
+        called = ["_".join(words[i:]) for i in range(len(words))]  # person_keypoints_train2017 is about train2017
+        inner = ["", "images", *called, *(f"images/{one}" for one in called)]
+        folders = [base / one for base in bases for one in inner]
         guesses = (cls(root, folder) for folder in folders)
         return next((g for g in guesses if g._holds_any(names)), cls(root, annotations.parent))
 

@@ -3,6 +3,7 @@
 Everything is looked at once; the segmentations are packed by picture and judged when they are decoded.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,13 @@ from typing import cast
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id, Labelled, Problem, Record, Severity
 from maskwise.data.formats import coco_annotation
-from maskwise.data.formats.coco_annotation import Row, Source, is_number, pack
+from maskwise.data.formats.coco_annotation import Row, Source, is_number, pack, whole
 from maskwise.data.formats.coco_files import Pictures
 from maskwise.rle import Size
 
 MOST_PIXELS = 1 << 30
 """Larger pictures are taken for damage: one mask could fill the memory."""
+SIDES = {"l": "left", "r": "right"}
 MANY_CROWDS = 0.2
 """CVAT, for one, marks every mask as a crowd; then nothing is learned from them."""
 
@@ -51,7 +53,7 @@ def read_categories(rows: Sequence[Entry], used: Counter[int], problems: Problem
     """Sorted by id, so that all splits of a data set have the same labels. `used`: annotations of each id."""
     named: dict[int, str] = {}
     for row in rows:
-        id_, name = row.get("id"), row.get("name")
+        id_, name = whole(row.get("id")), row.get("name")
         if type(id_) is not int:
             raise ValueError(f"{problems.file}: the id of a category must be a whole number, got {id_!r:.80}")
         if id_ in named:
@@ -63,7 +65,7 @@ def read_categories(rows: Sequence[Entry], used: Counter[int], problems: Problem
             name = f"category {id_}"
         named[id_] = name
     named = dict(sorted(_told_apart(named, used, problems).items()))
-    first = {row["id"]: row for row in reversed(rows)}
+    first = {whole(row["id"]): row for row in reversed(rows)}
     above = tuple(str(first[id_].get("supercategory") or "") for id_ in named)
     points = _keypoints([first[id_] for id_ in named], problems)
     return Categories(
@@ -104,7 +106,8 @@ def _keypoints(rows: Sequence[Entry], problems: Problems) -> tuple[str, ...]:
 
 
 def _mirrored(points: tuple[str, ...]) -> tuple[int, ...]:
-    """Which point each one becomes in a mirror, by 'left' and 'right' in the names."""
+    """Which point each one becomes in a mirror, by 'left' and 'right' in the names, or by 'l' and 'r' as words."""
+    points = tuple(re.sub(r"(?<![a-z])([lr])(?![a-z])", lambda side: SIDES[side[1]], p.lower()) for p in points)
     other = [p.replace("left", "\0").replace("right", "left").replace("\0", "right") for p in points]
     places = tuple(points.index(o) if o in points else i for i, o in enumerate(other))
     return places if sorted(places) == list(range(len(points))) else ()
@@ -149,7 +152,8 @@ def read_records(
 def usable_images(rows: Sequence[Entry], problems: Problems) -> list[Entry]:
     """Those that have an id and a file name."""
     kept = []
-    for i, row in enumerate(rows):
+    for i, one in enumerate(rows):
+        row = {**one, "id": whole(one.get("id"))}
         name = row.get("file_name")
         if type(row.get("id")) not in (int, str):
             problems.add(f"images[{i}]", "bad-id", f"an id is a number or text, got {row.get('id')!r:.80}; left out")
@@ -179,7 +183,7 @@ def read_rows(
     seen: set[Id] = set()
     crowds = nameless = 0
     for i, entry in enumerate(annotations):
-        id_, image, category = entry.get("id"), entry.get("image_id"), entry.get("category_id")
+        id_, image, category = (whole(entry.get(key)) for key in ("id", "image_id", "category_id"))
         if type(id_) not in (int, str):
             id_, nameless = f"#{i}", nameless + 1
         where = f"annotation {id_}"
@@ -230,4 +234,4 @@ def _warn_of(nameless: int, crowds: int, total: int, problems: Problems) -> None
         problems.add("", "missing-id", message, "warning")
     if crowds > MANY_CROWDS * total:
         message = f"{crowds} of {total} annotations are marked as crowds, which nothing is learned from"
-        problems.add("", "crowd-share", f"{message}; `crowds_as_instances` reads them as objects", "warning")
+        problems.add("", "crowd-share", f"{message}, but with data.source.crowds_as_instances=true", "warning")

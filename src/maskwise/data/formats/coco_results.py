@@ -13,7 +13,7 @@ import torch
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id, Item, Severity
 from maskwise.data.formats import json_file
-from maskwise.data.formats.coco_annotation import is_number, mask_of
+from maskwise.data.formats.coco_annotation import MIDDLE, is_number, mask_of, whole
 from maskwise.masks import Masks
 from maskwise.rle import RLE, Size, Window
 from maskwise.structures import Instances
@@ -57,7 +57,7 @@ def entries(
             "score": mask_score,
             "class_score": score,
             "quality": quality,
-            **({} if keypoints is None else {"keypoints": keypoints[i]}),
+            **({} if keypoints is None else {"keypoints": [v - MIDDLE[j % 3] for j, v in enumerate(keypoints[i])]}),
         }
         for i, (mask, label, box, mask_score, score, quality) in enumerate(rows)
     ]
@@ -78,7 +78,7 @@ def read_results(path: Path, categories: Categories, sizes: Mapping[Id, Size]) -
         where = f"{path}: results[{i}]"
         if not isinstance(entry, dict):
             raise ValueError(f"{where}: expected an object, got {type(entry).__name__}")
-        image = entry.get("image_id")
+        image = whole(entry.get("image_id"))
         if type(image) not in (int, str) or image not in entries:
             raise ValueError(f"{where}: unknown image_id {image!r:.80}, {len(sizes)} images are known")
         entries[cast(Id, image)].append((where, entry))
@@ -127,7 +127,7 @@ def _scores(where: str, entry: Result) -> tuple[float, float, float]:
 
 
 def _label(where: str, entry: Result, categories: Categories) -> int:
-    id_ = entry.get("category_id")
+    id_ = whole(entry.get("category_id"))
     if type(id_) is not int or not categories.has_id(id_):
         raise ValueError(f"{where}: unknown category_id {id_!r:.80}, {len(categories)} categories are known")
     return categories.label(id_)
@@ -150,4 +150,5 @@ def _keypoints(rows: list[tuple[str, Result]], count: int) -> torch.Tensor | Non
         points = entry["keypoints"]
         if not isinstance(points, list) or len(points) != 3 * count or not all(is_number(v) for v in points):
             raise ValueError(f"{where}: 'keypoints' must be {3 * count} finite numbers (x, y, score)")
-    return torch.tensor([entry["keypoints"] for _, entry in rows], dtype=torch.float32).reshape(-1, count, 3)
+    points = torch.tensor([entry["keypoints"] for _, entry in rows], dtype=torch.float32).reshape(-1, count, 3)
+    return points + torch.tensor(MIDDLE)

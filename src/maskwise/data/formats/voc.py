@@ -55,11 +55,14 @@ def detect(root: Path) -> str | None:
 
 
 def splits(root: Path) -> tuple[str, ...]:
-    return tuple(path.stem for path in visible(root / LISTS) if path.suffix == ".txt") or ("",)
+    """Without the list of all where its parts are there; it can be asked for."""
+    lists = tuple(path.stem for path in visible(root / LISTS) if path.suffix == ".txt") or ("",)
+    return tuple(name for name in lists if name != "trainval" or not {"train", "val"} <= set(lists))
 
 
 def read(root: Path, *, split: str | None = None) -> DataSet:
-    split = one_split(root, splits(root), split)
+    if split != "trainval" or not (root / LISTS / "trainval.txt").is_file():
+        split = one_split(root, splits(root), split)
     categories, colours = _categories(root)
     pictures, problems = by_key(root, root / "JPEGImages")
     objects, more = by_key(root, _folder(root, "SegmentationObject"))
