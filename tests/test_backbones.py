@@ -9,6 +9,7 @@ from torch import nn
 
 from maskwise import backbones
 from maskwise.backbones import Name, build, last_stage, load
+from maskwise.parts.deformable import DeformableConvolution
 from maskwise.parts.norms import FrozenBatchNorm
 
 
@@ -78,6 +79,17 @@ def test_group_norm_fits_all_widths():
     backbone = build("tf_efficientnet_lite0", norm="group")
     assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm) for m in backbone.modules())
     assert all(f.isfinite().all() for f in backbone(torch.rand(2, 3, 32, 32)))
+
+
+def test_deformable_convolutions_have_half_a_precision_as_others_have():
+    plain = torch.nn.Conv2d(4, 8, 3, padding=1)
+    x = torch.randn(2, 4, 6, 6, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = DeformableConvolution(plain)(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), plain(x), atol=0.02, rtol=0.02)
+    found.float().sum().backward()
+    assert x.grad.isfinite().all()
 
 
 def test_deformable_convolutions_start_as_plain_ones():

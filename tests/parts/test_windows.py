@@ -84,7 +84,7 @@ def test_a_window_without_object_is_far_from_all_or_of_another_size():
     found = dials.without(truth, 300)
     assert len(found) == 300
     octave = (boxes.sides(found)[:, 0] / 64).log2()
-    distance = (boxes.centres(found)[:, None] - boxes.centres(truth.boxes)).abs().amax(2) / 2 ** octave[:, None]
+    distance = (boxes.centres(found)[:, None] - boxes.centres(truth.boxes)).norm(dim=2) / 2 ** octave[:, None]
     alike = (octave[:, None] - dials.octave(truth.boxes)).abs() <= 1 + 1e-6
     assert not ((distance < 15.999) & alike).any()
     assert (distance < 16).any(), "windows over an object are there too, where their size is another"

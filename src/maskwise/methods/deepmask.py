@@ -84,8 +84,8 @@ class Config:
     """A window without object is so far from the centre of each, as a share of the window ..."""
     away_octaves: float = 2.5
     """... or has an object of another size."""
-    negative_octaves: tuple[float, float] = (-3.0, 2.0)
-    """Sizes of windows without object."""
+    negative_octaves: tuple[float, float] = (-2.0, 3.0)
+    """Sizes of windows without object: the paper shrinks the picture by up to 3 octaves, and enlarges it by 2."""
     score_weight: float = 1 / 32
     """Of its loss."""
     octaves: tuple[float, ...] = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5)

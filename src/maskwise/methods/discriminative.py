@@ -90,7 +90,7 @@ def terms(vectors: Float[Tensor, "d n"], which: Int[Tensor, " n"], count: int, *
     means = mean_of_each(vectors, which, count)
     # the gradient of a length at 0 is 0 here
     strays = (torch.linalg.vector_norm(vectors - means[:, which], dim=0) - within).relu().square()
-    one, other = torch.triu_indices(count, count, 1, device=means.device)
+    one, other = torch.triu_indices(count, count, 1).to(means.device)
     lacks = (2 * apart - torch.linalg.vector_norm(means[:, one] - means[:, other], dim=0)).relu().square()
     return Terms(
         variance=mean_of_each(strays[None], which, count).mean(),

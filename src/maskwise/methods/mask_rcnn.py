@@ -338,7 +338,8 @@ def mask_loss(
     labels = torch.cat([r.positive_labels for r in regions])
     if cfg.mask_loss == "softmax":
         classes = torch.where(truth >= 0.5, labels[:, None, None], cfg.num_classes)
-        return F.cross_entropy(logits, classes, reduction="sum") / max(truth.numel(), 1)
+        rows = logits.movedim(1, -1).flatten(0, -2)
+        return F.cross_entropy(rows, classes.flatten(), reduction="sum") / max(truth.numel(), 1)
     drawn = of_class(cfg, logits, labels)
     return F.binary_cross_entropy_with_logits(drawn, truth.to(drawn.dtype), reduction="sum") / max(truth.numel(), 1)
 

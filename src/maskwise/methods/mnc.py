@@ -8,11 +8,13 @@ With five stages, the boxes that the third regresses go through the second and t
 Differs from the paper in: a sigmoid says what may be an object, which is a softmax over two; the mask loss is a mean
 over cells and not their sum; whether a drawn mask fits its object is judged on the cells of its region, with what lies
 outside counted, and not on pixels; box offsets are predicted for objects only (regions that look most like background
-stay where they are); no dropout. Coordinates are continuous. At prediction, masks that vote are drawn once, in the
-original picture, and the boxes are those of box regression, which the paper finds better than boxes around the masks.
-Features are read as the authors' program does it: corners rounded to whole cells with a gradient as if they were not,
-and that gradient limited for each offset; four even points a bin. Of the second round's regions no more than twice the
-first's are learned from; what a mask should be is the share of each cell that its object covers, from .4 on.
+stay where they are); no dropout; the RPN draws the anchors that it learns from by itself, also those that cross the
+border, where the authors' program adds those of the regions that the cascade moves. Coordinates are continuous. At
+prediction, masks that vote are drawn once, in the original picture, and the boxes are those of box regression, which
+the paper finds better than boxes around the masks. Features are read as the authors' program does it: corners rounded
+to whole cells with a gradient as if they were not, and that gradient limited for each offset; four even points a bin.
+Of the second round's regions no more than twice the first's are learned from; what a mask should be is the share of
+each cell that its object covers, from .4 on.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,8 @@ AnchorStyle = Literal["exact", "rounded", "legacy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:
-    """One bundle of choices; an importer picks it, and the model keeps it."""
+    """One bundle of choices; an importer picks it, and the model keeps it. Which anchors are learned from is none of
+    them: Detectron leaves those out that cross the border, here as in Detectron2 they count."""
 
     anchors: AnchorStyle = "exact"
     """Sides as computed; rounded to whole pixels; or Detectron's, rounded at the stride and centred in the cell."""

@@ -5,6 +5,7 @@ All groups of a grouped convolution move together.
 
 from collections.abc import Iterable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
@@ -22,7 +23,10 @@ class DeformableConvolution(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        return deform_conv2d(x, self.offset(x), self.weight, self.bias, **self.geometry)
+        offset, bias = self.offset(x), None if self.bias is None else self.bias.float()
+        with torch.autocast(x.device.type, enabled=False):  # of which a CPU has no half
+            moved = deform_conv2d(x.float(), offset.float(), self.weight.float(), bias, **self.geometry)
+        return moved.to(offset.dtype)
 
 
 def deform(stages: Iterable[nn.Module]) -> None:

@@ -45,7 +45,8 @@ def classes(owner: Int[Tensor, "h w"], labels: Int[Tensor, " k"], *, background:
 def semantic_loss(logits: Float[Tensor, "b c h w"], truth: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:
     """Cross-entropy of all pixels of the batch that are not ignored."""
     learned = (truth != IGNORED).sum()
-    return F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="sum") / learned.clamp(min=1)
+    rows = logits.movedim(1, -1).flatten(0, -2)  # in two dimensions CUDA adds up in any order
+    return F.cross_entropy(rows, truth.flatten(), ignore_index=IGNORED, reduction="sum") / learned.clamp(min=1)
 
 
 class Pixels(NamedTuple):
@@ -88,7 +89,7 @@ def mean_probability(
 
 def with_neighbours(owner: Int[Tensor, "h w"]) -> Int[Tensor, "h w"]:
     """For pixels that belong to nobody an object beside them, where there is one: how an edge goes on behind it."""
-    grown = F.max_pool2d(owner[None].double(), 3, stride=1, padding=1)[0].long()
+    grown = F.max_pool2d(owner[None].float(), 3, stride=1, padding=1)[0].long()
     return torch.where(owner == NOBODY, grown, owner)
 
 

@@ -29,7 +29,7 @@ def _worst_first(error: Float[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Te
     One sorting instead of two: the bits of numbers that are not negative are ordered as the numbers are.
     """
     bits = error.float().view(torch.int32).long()
-    return ((which << 32) - bits).argsort(stable=True)
+    return (which * 2**32 - bits).argsort(stable=True)
 
 
 @torch.no_grad()

@@ -148,12 +148,13 @@ def warp(
     share = (torch.arange(size, device=x.device) + 0.5) / size
     at = corners[:, None, :2] + share[:, None] * (corners[:, 2:] - corners[:, :2])[:, None]  # n s 2
     # a whole number is the middle of a cell; grid_sample counts from -1 to 1, from border to border
-    at = (2 * at + 1) / at.new_tensor([x.shape[3], x.shape[2]]) - 1
+    sides = at.new_tensor([x.shape[3], x.shape[2]])
+    at = (2 * at.clamp(min=0).minimum(sides - 1) + 1) / sides - 1
     across, down = at.unbind(2)
     grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)  # n s s 2
     parts = [torch.where(rois[:, 0] == i)[0] for i in range(len(x))]
     found = [
-        F.grid_sample(one[None], grid[part].flatten(0, 1)[None], padding_mode="border", align_corners=False)[0]
+        F.grid_sample(one[None], grid[part].flatten(0, 1)[None], align_corners=False)[0]
         for one, part in zip(x, parts, strict=True)
     ]
     return torch.cat(found, 1).unflatten(1, (len(rois), size)).transpose(0, 1)[torch.cat(parts).argsort()]

@@ -127,7 +127,8 @@ class Canonical:
     def _far(self, centre: Float[Tensor, "k 2"], octave: Float[Tensor, " k"], targets: Targets) -> Bool[Tensor, " k"]:
         """Crowds hold objects at places that nobody told: there everything is near."""
         known, crowds = targets.boxes[~targets.crowd], targets.boxes[targets.crowd]
-        distance = (centre[:, None] - boxes.centres(known)).abs().amax(2) / 2 ** octave[:, None]
+        away = torch.linalg.vector_norm(centre[:, None] - boxes.centres(known), dim=2)
+        distance = away / 2 ** octave[:, None]
         alike = (octave[:, None] - self.octave(known)).abs() <= self.octaves_away
         inside = (centre[:, None] >= crowds[:, :2]) & (centre[:, None] < crowds[:, 2:])
         return ~((distance < self.away) & alike).any(1) & ~inside.all(2).any(1)
