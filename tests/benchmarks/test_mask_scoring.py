@@ -106,7 +106,7 @@ def test_the_page_has_a_place_for_it_and_shows_only_tables_with_rows(scoring, tm
     scoring.page.publish(page, {"cpu": {"one": pace | of_pace}})
     assert "| scenes | a step | 2000 ms |" in page.read_text()
     assert scoring.page.NOTHING not in page.read_text()
-    assert "by class score" not in page.read_text()
+    assert "| by class score |" not in page.read_text()
 
 
 def test_a_training_that_is_whole_is_not_taken_for_another(scoring, tmp_path):

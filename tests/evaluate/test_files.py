@@ -257,6 +257,11 @@ def test_a_data_set_with_scores_is_results_by_the_names_of_pictures_and_classes(
         (predicted("one.png", "val/one.png"), "two of its pictures have the name of one"),
         (predicted("one.png", classes=[(1, "cat")]), "the truth has no class cat; it has b, a"),
         (predicted("one.png", classes=[(7, "a")]), "category_id 1, which the file itself does not list"),
+        (
+            predicted("one.png") | {"annotations": [{"image_id": 1, "category_id": [1], "score": 1}]},
+            r"category_id \[1\]",
+        ),
+        (predicted("one.png") | {"annotations": [3]}, r"annotations\[0\]: expected an object, got int"),
     ],
 )
 def test_what_cannot_be_matched_is_an_error_that_says_why(tmp_path, written, complaint):

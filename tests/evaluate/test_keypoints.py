@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from maskwise.evaluate.coco import AREAS, Settings
 from maskwise.evaluate.files import compare
-from maskwise.evaluate.keypoints import COCO_SIGMAS, keypoints, oks
+from maskwise.evaluate.keypoints import COCO_SIGMAS, keypoints, oks, usual_sigmas
 
 NAMES = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
@@ -112,6 +112,14 @@ def test_other_sigmas_equal_pycocotools_told_the_same(seed, points, pycocotools_
     check(truth, results, evaluator, report)
     assert [row.name for row in report.classes] == ["cat", "dog"]
     assert f"{points} sigmas" in report.notes
+
+
+def test_points_of_which_no_more_is_known_have_one_sigma():
+    assert usual_sigmas(17) == COCO_SIGMAS
+    assert usual_sigmas(5) == (0.067,) * 5
+    assert sum(COCO_SIGMAS) / 17 == pytest.approx(0.067, abs=5e-4)
+    truth, results = people(3, points=5)
+    assert "5 sigmas of 0.067" in keypoints(compare(truth, results, "keypoints"), sigmas=usual_sigmas(5)).notes
 
 
 def test_a_truth_without_visible_points_excuses_once():

@@ -87,6 +87,13 @@ def test_semi_supervised_by_hand():
     assert report.classes[1].numbers["J"] == 0.5
 
 
+def test_only_objects_of_the_first_frame_are_given():
+    first, later = frame(_1=box(2, 2)), frame(_1=box(2, 2), _2=box(10, 15))
+    video = Video(name="cows", truth=[first, later, later, later], found=[first] * 4)
+    report = semi_supervised([video])
+    assert (report.ground_truths, report.numbers["J&F"]) == (1, 1.0)
+
+
 def test_means_are_over_objects_and_not_over_frames():
     """A long video with one lost object and a short one with one exact object: (0 + 1) / 2."""
     truth, nothing = frame(_1=box(2, 2)), np.zeros(SIZE, np.uint8)

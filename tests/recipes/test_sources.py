@@ -42,14 +42,6 @@ def test_splits_of_other_classes_are_refused(tmp_path):
         sources(Data(source=Files(path=str(data))))
 
 
-class Pointing(Tiny):
-    """Says that every keypoint is in the corner."""
-
-    def predict(self, images):
-        found = super().predict(images)
-        return [replace(one, keypoints=torch.zeros(len(one), 17, 3)) for one in found]
-
-
 @pytest.fixture
 def people(tmp_path):
     """COCO's people, as they come, but in one class of scenes."""
@@ -100,7 +92,20 @@ def test_crowds_are_objects_where_that_is_asked_for(tmp_path):
         assert source[0].targets.crowd.any().item() is not asked
 
 
-def test_the_best_weights_can_be_those_of_the_best_keypoints(people, tmp_path):
+@pytest.mark.parametrize("count", [17, 5])
+def test_the_best_weights_can_be_those_of_the_best_keypoints(count, people, tmp_path):
+    class Pointing(Tiny):
+        """Says that every keypoint is in the corner."""
+
+        def predict(self, images):
+            return [replace(one, keypoints=torch.zeros(len(one), count, 3)) for one in super().predict(images)]
+
+    for path in (people / "annotations").iterdir():
+        stored = json.loads(path.read_text())
+        stored["categories"][0]["keypoints"] = POINTS[:count]
+        for one in stored["annotations"]:
+            one["keypoints"] = one["keypoints"][: 3 * count]
+        path.write_text(json.dumps(stored))
     source = Files(path=str(people), train="person_keypoints_train", val="person_keypoints_val")
     run = tiny_run(epochs=1, watch={"best": "keypoints"}, data={"source": source, "change": ()})
     methods = {"tiny": replace(METHODS["tiny"], build=Pointing)}

@@ -2,9 +2,10 @@
 
 What papers on nuclei call average precision, and nothing else does: no ranking is involved, so every detection counts
 and it matters which are shown (see `objects.above`). Objects and detections of a class are paired one to one so that as
-many as possible overlap enough; counts are of all images together, as StarDist and Cellpose have it. `mean_` is that
-number of each image that shows the class on either side, averaged, as in the 2018 Data Science Bowl, and `mean_DSB`
-its mean over .5, .55 ... .95. A detection that lies mostly in a crowd is no error. Legend: I images, K classes.
+many as possible overlap enough; counts are of all images together, as StarDist has it. `mean_` is that number of each
+image that shows the class on either side, averaged, as in the 2018 Data Science Bowl, and `mean_DSB` its mean over .5,
+.55 ... .95; an IoU of just the threshold is enough here, and was not in the Bowl's script. A detection that lies mostly
+in a crowd is no error. Legend: I images, K classes.
 """
 
 from collections.abc import Sequence

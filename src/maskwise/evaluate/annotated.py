@@ -5,7 +5,7 @@ Such a file numbers pictures and classes by itself, so they are found in the tru
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 Id: TypeAlias = int | str
 Row: TypeAlias = Mapping[str, object]
@@ -32,7 +32,10 @@ def results(written: Row, truth: Row, where: str) -> list[Row]:
 
 def _rows(data: Row, table: str) -> list[Row]:
     rows = data.get(table)
-    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    for i, row in enumerate(rows if isinstance(rows, list) else []):
+        if not isinstance(row, dict):
+            raise ValueError(f"{table}[{i}]: expected an object, got {type(row).__name__}")
+    return cast(list[Row], rows) if isinstance(rows, list) else []
 
 
 def _known(row: Row, field: str, ids: Mapping[Id, Id], where: str) -> Id:
@@ -87,7 +90,8 @@ def _ends(name: str) -> Iterator[str]:
 def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
     """By name. Those that nothing was found of may be unknown to the truth."""
     known = {str(row.get("name")): _id(row, "the truth") for row in _rows(truth, "categories")}
-    used = {row.get("category_id") for row in _rows(written, "annotations")}
+    stated = [row.get("category_id") for row in _rows(written, "annotations")]
+    used = {id_ for id_ in stated if isinstance(id_, int | str)}
     rows = [(_id(row, where), str(row.get("name"))) for row in _rows(written, "categories")]
     if unknown := [name for id_, name in rows if id_ in used and name not in known]:
         raise ValueError(

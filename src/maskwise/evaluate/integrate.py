@@ -57,7 +57,8 @@ def coco(ranking: Ranking) -> float:
 
 
 def voc07(ranking: Ranking) -> float:
-    """Mean of the envelope at recall 0, .1 ... 1."""
+    """Mean of the envelope at recall 0, .1 ... 1. Scripts that count to these in floats miss a recall of just .3, .6
+    or .7: they ask for 0.30000000000000004."""
     return _mean_at(ranking, np.arange(11) / 10)
 
 

@@ -21,6 +21,8 @@ LEFT_AND_RIGHT = (0.025, 0.035, 0.079, 0.072, 0.062, 0.107, 0.087, 0.089)
 """eyes, ears, shoulders, elbows, wrists, hips, knees, ankles"""
 COCO_SIGMAS = (0.026, *(sigma for sigma in LEFT_AND_RIGHT for _ in range(2)))
 """the nose first"""
+OTHER_SIGMA = 0.067
+"""for points that are not COCO's: the mean of these"""
 
 PEOPLE = Settings(areas={name: AREAS[name] for name in ("all", "m", "l")}, max_dets=(20,))
 
@@ -51,8 +53,13 @@ def keypoints(
             for label, (name, count) in enumerate(rows)
         ),
         data=comparison.data,
-        notes=("OKS >= t", f"{len(sigmas)} sigmas" + (" of COCO" if tuple(sigmas) == COCO_SIGMAS else "")),
+        notes=("OKS >= t", _told(tuple(sigmas))),
     )
+
+
+def usual_sigmas(count: int) -> tuple[float, ...]:
+    """Of so many points of which no more is known."""
+    return COCO_SIGMAS if count == len(COCO_SIGMAS) else (OTHER_SIGMA,) * count
 
 
 def oks(
@@ -73,6 +80,11 @@ def oks(
     exponent = (apart**2).sum(axis=-1) / (2 * sigmas) ** 2 / (areas[:, None] + np.spacing(1)) / 2
     counted = visible | none[:, None]
     return (np.exp(-exponent) * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+
+
+def _told(sigmas: tuple[float, ...]) -> str:
+    alike = f" of {sigmas[0]:g}" if len(set(sigmas)) == 1 < len(sigmas) else ""
+    return f"{len(sigmas)} sigmas" + (" of COCO" if sigmas == COCO_SIGMAS else alike)
 
 
 def _curves(comparison: Comparison, sigmas: Float[np.ndarray, " p"], settings: Settings) -> Curves:

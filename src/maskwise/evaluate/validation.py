@@ -19,7 +19,7 @@ from maskwise.data.loader import Batch, Loader
 from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.transforms import Transform, compose
 from maskwise.evaluate.coco import COCO, Settings, coco
-from maskwise.evaluate.keypoints import keypoints
+from maskwise.evaluate.keypoints import keypoints, usual_sigmas
 from maskwise.evaluate.objects import Comparison, Pair, present, xywh
 from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
@@ -86,12 +86,13 @@ class Validation:
 
 def validation(comparison: Comparison, settings: Settings = COCO) -> Validation:
     """Everything that is told of a model by default."""
-    points = any(pair.truth.keypoints is not None and pair.found.keypoints is not None for pair in comparison.pairs)
+    both = ((pair.truth.keypoints, pair.found.keypoints) for pair in comparison.pairs)
+    points = next((true.shape[1] for true, found in both if true is not None and found is not None), 0)
     return Validation(
         boxes=coco(comparison, "bbox", settings),
         masks=coco(comparison, "segm", settings),
         quality=quality(comparison, settings=settings),
-        keypoints=keypoints(comparison) if points else None,
+        keypoints=keypoints(comparison, sigmas=usual_sigmas(points)) if points else None,
         proposals=recall(comparison) if comparison.categories == OBJECT else None,
     )
 

@@ -137,7 +137,7 @@ def _of_given_ids(videos: Iterable[Video], void: int, tolerance: float) -> Itera
     for video in videos:
         _check_length(video, least=3)
         truth, found = video.truth[1:-1], video.found[1:-1]
-        ids = [i for i in _ids(video.truth) if i != void]
+        ids = [i for i in _ids(video.truth[:1]) if i != void]  # what comes later was not given
         if unknown := sorted(set(_ids(found)) - set(ids)):
             raise ValueError(f"{video.name}: found ids {unknown} are no objects of the truth, which are {ids}")
         scores = compare_frames(truth, found, true_ids=ids, found_ids=ids, tolerance=tolerance)
