@@ -30,6 +30,7 @@ def test_chosen_stages_and_a_dilated_last_one():
     assert [f.shape[-1] for f in backbone(torch.rand(1, 3, 64, 64))] == [4, 4]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", [3, 4])
 @pytest.mark.parametrize("name", get_args(Name))
 def test_what_comes_after_the_last_stage_is_not_trained_and_all_before_it_is(name, last):

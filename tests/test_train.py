@@ -244,6 +244,7 @@ def _without_norm(model: Tiny) -> Tiny:
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_half_precision_learns(tmp_path, amp):
     optim = Optim(kind="adamw", lr=0.01, lr_batch=None, amp=amp, clip=1.0)

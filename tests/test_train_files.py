@@ -26,6 +26,7 @@ def known_to(format: str) -> Categories:
     return CITYSCAPES if format == "cityscapes" else SCENES.categories
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_can_be_trained_on(tmp_path, format):
     splits = {"train": 4, "val": 2}

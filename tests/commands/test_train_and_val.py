@@ -153,6 +153,7 @@ def test_a_picture_that_cannot_be_read_is_told_by_the_exit_code(files, tmp_path,
     assert "train-002.png" in (tmp_path / "run" / "failures.jsonl").read_text()
 
 
+@pytest.mark.long
 def test_a_name_that_nobody_chose_gets_a_number_and_resume_takes_the_last():
     words = [
         "train",

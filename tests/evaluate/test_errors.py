@@ -30,6 +30,7 @@ def tide_of_hotcoco(truth, results, iou):
     return {"AP": found["ap_base"]} | gains | {f"n_{THEIR_NAMES[name]}": n for name, n in found["counts"].items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("iou", ["bbox", "segm"])
 @settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1))

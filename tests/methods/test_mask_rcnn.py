@@ -25,6 +25,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_variants_learn_and_predict(options):
     model = small("ms_rcnn", **{"region_samples": 16} | options)
@@ -76,6 +77,7 @@ def people(count=2):
     return batch(mode="parts", objects=(2, 3), count=count)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [

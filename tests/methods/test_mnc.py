@@ -30,6 +30,7 @@ def config(**options):
     return Config(num_classes=8, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options",
     [

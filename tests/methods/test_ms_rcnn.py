@@ -86,6 +86,7 @@ def test_several_classes_of_a_region_teach_in_half_the_precision_too(classes):
     assert loss > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quality_input", ["concatenated", "unpooled"])
 @pytest.mark.parametrize("detached", ["nothing", "mask", "features", "both"])
 def test_what_is_detached_is_not_trained_by_the_quality_head(quality_input, detached):

@@ -23,6 +23,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_variants_learn_and_predict(options):
     model = small("panet", **{"region_samples": 16} | options)

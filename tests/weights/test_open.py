@@ -53,6 +53,7 @@ KINDS = ["maskscoring_rcnn", "maskrcnn-benchmark", "detectron2", "detectron"]
 KINDS += [pytest.param("torchvision", marks=pytest.mark.slow)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_imported_model_is_saved_and_loaded_again(tmp_path, kind):
     model, about = import_model(written(tmp_path / "theirs.file", kind))
