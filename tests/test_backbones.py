@@ -179,9 +179,20 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_last_stage_of_a_resnet_stands_alone():
-    assert last_stage("resnet18")(torch.rand(2, 256, 14, 14)).shape == (2, 512, 7, 7)
-    with pytest.raises(ValueError, match="vgg16"):
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_large_100", "convnext_tiny"])
+def test_the_last_stage_stands_alone(name):
+    """And makes of C4 what it makes within the whole."""
+    whole = build(name, stages=(4, 5))
+    stage, channels = last_stage(name)
+    stage.load_state_dict(dict(zip(reversed(stage.state_dict()), reversed(whole.state_dict().values()), strict=False)))
+    with torch.no_grad():
+        c4, c5 = whole(torch.rand(1, 3, 96, 64))
+        torch.testing.assert_close(stage(c4), c5)
+    assert c5.shape == (1, channels, 3, 2)
+
+
+def test_the_last_stage_of_vgg_is_no_head():
+    with pytest.raises(ValueError, match="vgg16 has no convolution"):
         last_stage("vgg16")
 
 

@@ -123,13 +123,14 @@ def last_stage(
     weights: Weights = None,
     stride_first: bool = False,
     deformable: bool = False,
-) -> nn.Module:
-    """C5 of a ResNet alone, from C4 features: the head of the C4 variant."""
-    if not name.startswith("resne"):
-        raise ValueError(f"the C4 variant needs a ResNet, whose last stage is its head; got {name!r}")
+) -> tuple[nn.Module, int]:
+    """C5 alone, from C4 features, and its channels: the head of the C4 variant."""
+    if name.startswith("vgg"):
+        raise ValueError(f"the last stage of {name} has no convolution, and cannot be the head of the C4 variant")
     moved = (5,) if deformable else ()
     alone = build(name, norm=norm, weights=weights, stages=(5,), stride_first=stride_first, deformable=moved)
-    return alone.network.get_submodule("layer4")
+    parts = list(_stages(alone.network)[5])
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts), alone.channels[-1]
 
 
 def linear_layers(name: Name, *, weights: Weights = None) -> nn.Module:

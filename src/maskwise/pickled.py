@@ -235,8 +235,9 @@ def _known(name: str) -> _Name:
 
 def _pairs(items: list[Value]) -> dict[Value, Value]:
     """By names and numbers only: the hash of a tuple of tuples can take for ever, or more stack than there is."""
-    if odd := next((key for key in items[::2] if not isinstance(key, str | bytes | int | float | None)), None):
-        raise _Refused(f"an entry called by a {_short(odd)}")
+    for key in items[::2]:
+        if not isinstance(key, str | bytes | int | float | None):
+            raise _Refused(f"an entry called by a {_short(key)}")
     return dict(zip(items[::2], items[1::2], strict=True))
 
 

@@ -261,7 +261,7 @@ def test_a_data_set_with_scores_is_results_by_the_names_of_pictures_and_classes(
             predicted("one.png") | {"annotations": [{"image_id": 1, "category_id": [1], "score": 1}]},
             r"category_id \[1\]",
         ),
-        (predicted("one.png") | {"annotations": [3]}, r"annotations\[0\]: expected an object, got int"),
+        (predicted("one.png") | {"annotations": [3]}, r"found.json: annotations\[0\]: expected an object, got int"),
     ],
 )
 def test_what_cannot_be_matched_is_an_error_that_says_why(tmp_path, written, complaint):

@@ -14,6 +14,7 @@ VARIANTS = [
     {"variant": "dc5"},
     {"variant": "c5"},
     {"variant": "c4", "deformable": (3, 5), "region_samples": 8, "proposals_test": 8},
+    {"variant": "c4", "backbone": "tf_efficientnet_lite0", "region_samples": 8, "proposals_test": 8},
     {"fpn_from": 4, "anchor_scale": 2.0},
     {"operator": "warp", "reduce": "maximum", "mask_head": "mlp3", "class_agnostic": True},
     {"operator": "pool", "mask_loss": "softmax", "head_norm": "group", "norm": "group"},

@@ -238,18 +238,45 @@ def test_folders_of_others_are_neither_written_into_nor_taken_away(pictures):
     wanted = job(pictures, save=("csv",))
     (wanted.out / "png").mkdir(parents=True)
     (wanted.out / "png/mine.png").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="png is there, and not of these predictions"):
+    with pytest.raises(ValueError, match="png is there, and not of earlier predictions"):
         run(Bright(), named([pictures]), replace(wanted, exist_ok=True, save=("png",)))
     for _ in range(2):
         run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
     assert (wanted.out / "png/mine.png").read_bytes() == b"mine"
-    with pytest.raises(ValueError, match="png is there, and not of these predictions"):
+    with pytest.raises(ValueError, match="png is there, and not of earlier predictions"):
         run(Bright(), named([pictures]), replace(wanted, exist_ok=True, save=("csv", "png")))
     assert (wanted.out / "csv").is_dir()
 
 
-def test_predictions_that_are_written_over_leave_nothing_behind(pictures):
-    wanted = job(pictures)
+def test_lines_of_others_are_not_added_to(pictures):
+    wanted = job(pictures, save=())
+    wanted.out.mkdir()
+    (wanted.out / "predictions.jsonl").write_text("mine\n")
+    with pytest.raises(ValueError, match=r"predictions\.jsonl is there, and not of earlier predictions"):
+        run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
+    assert tree(wanted.out) == {"predictions.jsonl": b"mine\n"}
+
+
+def test_what_a_folder_says_of_itself_takes_nothing_else_away(pictures, tmp_path):
+    wanted = job(pictures, save=("csv",))
+    run(Bright(), named([pictures]), wanted)
+    about = json.loads((wanted.out / "predict.json").read_text())
+    (tmp_path / "mine").mkdir()
+    (wanted.out / "pictures").mkdir()
+    (wanted.out / "csv/measurements.csv").unlink()
+    (wanted.out / "csv").rmdir()
+    (wanted.out / "csv").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine/mine.txt").write_text("mine")
+    (wanted.out / "predict.json").write_text(json.dumps(about | {"save": ["../mine", "csv", ["png"]]}))
+    run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
+    assert (tmp_path / "mine/mine.txt").read_text() == "mine"
+    assert (wanted.out / "pictures").is_dir()
+    assert not (wanted.out / "csv").is_symlink()
+
+
+@pytest.mark.parametrize("save", [(), ("overlay",), ("csv",), EVERYTHING])
+def test_predictions_that_are_written_over_leave_nothing_behind(pictures, save):
+    wanted = job(pictures, save=save)
     run(Bright(), named([pictures]), wanted)
     (pictures / "0.png").unlink()
     (pictures / "1.png").rename(pictures / "renamed.png")

@@ -70,7 +70,9 @@ def test_the_keypoint_recipe_reads_cocos_files_and_mirrors_as_they_say(people):
     assert found.train[0].pixels.shape == (3, 32, 32)
 
 
-@pytest.mark.parametrize(("names", "learned"), [(POINTS, 0), (POINTS, 17), (["right_eye", "Right Eye"] * 8 + ["a"], 0)])
+@pytest.mark.parametrize(
+    ("names", "learned"), [(POINTS, 0), (POINTS, 17), (["left eye", "Left eye", "right eye", *map(str, range(14))], 0)]
+)
 def test_mirrors_know_keypoints_from_the_data(people, names, learned):
     for path in (people / "annotations").iterdir():
         stored = json.loads(path.read_text())
@@ -81,6 +83,10 @@ def test_mirrors_know_keypoints_from_the_data(people, names, learned):
     run = replace(run, config=mask_rcnn.Config(num_classes=1, keypoints=learned))
     expected = MIRRORED if names == POINTS else tuple(range(17))
     assert [step.keypoints for step in mirrors_told(run, source)] == [expected] * 2
+    if names != POINTS:
+        run = replace(run, config=mask_rcnn.Config(num_classes=1, keypoints=17))
+        with pytest.raises(ValueError, match="what each keypoint becomes in a mirror is not to be seen from their nam"):
+            mirrors_told(run, source)
 
 
 def test_crowds_are_objects_where_that_is_asked_for(tmp_path):

@@ -227,6 +227,21 @@ def test_classes_can_be_left_out(opened):
     assert opened.js(SHOWN) == len(found())
 
 
+def test_a_class_that_was_hidden_in_another_picture_can_be_shown_again(opened, tmp_path):
+    """Also where it is the only one of the picture."""
+    opened.click("#classes button:last-child")
+    alone = np.full((48, 64, 3), 20, np.uint8)
+    alone[10:30, 10:30] = 250
+    (tmp_path / "alone.png").write_bytes(as_file(alone))
+    opened.upload(tmp_path / "alone.png")
+    opened.wait("document.querySelectorAll('.tile[data-state=done]').length === 2")
+    opened.press("]")
+    opened.wait("document.querySelectorAll('#classes button').length === 1")
+    assert opened.js(SHOWN) == 0
+    opened.click("#classes button")
+    assert opened.js(SHOWN) == 1
+
+
 def test_the_table_measures_as_the_library_does(opened):
     opened.click("#tab-numbers")
     rows = opened.js(

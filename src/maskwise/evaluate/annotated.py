@@ -5,15 +5,17 @@ Such a file numbers pictures and classes by itself, so they are found in the tru
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 Id: TypeAlias = int | str
 Row: TypeAlias = Mapping[str, object]
 
+TRUTH = "the truth"
+
 
 def results(written: Row, truth: Row, where: str) -> list[Row]:
     """Its annotations under the ids of the truth."""
-    annotations = _rows(written, "annotations")
+    annotations = _rows(written, "annotations", where)
     if without := [row for row in annotations if row.get("score") is None]:
         raise ValueError(
             f"{where}: expected COCO results (a list), or a data set whose annotations have a 'score' as predictions "
@@ -30,12 +32,13 @@ def results(written: Row, truth: Row, where: str) -> list[Row]:
     ]
 
 
-def _rows(data: Row, table: str) -> list[Row]:
-    rows = data.get(table)
-    for i, row in enumerate(rows if isinstance(rows, list) else []):
+def _rows(data: Row, table: str, where: str) -> list[Row]:
+    stated, rows = data.get(table), []
+    for i, row in enumerate(stated if isinstance(stated, list) else []):
         if not isinstance(row, dict):
-            raise ValueError(f"{table}[{i}]: expected an object, got {type(row).__name__}")
-    return cast(list[Row], rows) if isinstance(rows, list) else []
+            raise ValueError(f"{where}: {table}[{i}]: expected an object, got {type(row).__name__}")
+        rows.append(row)
+    return rows
 
 
 def _known(row: Row, field: str, ids: Mapping[Id, Id], where: str) -> Id:
@@ -49,7 +52,7 @@ def _images(written: Row, truth: Row, where: str) -> dict[Id, Id]:
     """By file name; one may have folders before it that the other has not. By id where the truth names no files."""
     exact, within = _places(truth)
     found = {}
-    for row in _rows(written, "images"):
+    for row in _rows(written, "images", where):
         id_, name = _id(row, where), str(row.get("file_name") or "")
         candidates = {id_} if not exact else exact.get(name) or within.get(name) or _outside(name, exact)
         if len(candidates) != 1:
@@ -67,9 +70,9 @@ def _places(truth: Row) -> tuple[dict[str, set[Id]], dict[str, set[Id]]]:
     """Images by their name, and by each end of it that is a name: `b/c.png` and `c.png` of `a/b/c.png`."""
     exact: dict[str, set[Id]] = {}
     within: dict[str, set[Id]] = {}
-    for row in _rows(truth, "images"):
+    for row in _rows(truth, "images", TRUTH):
         if name := row.get("file_name"):
-            id_ = _id(row, "the truth")
+            id_ = _id(row, TRUTH)
             exact.setdefault(str(name), set()).add(id_)
             for end in _ends(str(name)):
                 within.setdefault(end, set()).add(id_)
@@ -89,10 +92,10 @@ def _ends(name: str) -> Iterator[str]:
 
 def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
     """By name. Those that nothing was found of may be unknown to the truth."""
-    known = {str(row.get("name")): _id(row, "the truth") for row in _rows(truth, "categories")}
-    stated = [row.get("category_id") for row in _rows(written, "annotations")]
+    known = {str(row.get("name")): _id(row, TRUTH) for row in _rows(truth, "categories", TRUTH)}
+    stated = [row.get("category_id") for row in _rows(written, "annotations", where)]
     used = {id_ for id_ in stated if isinstance(id_, int | str)}
-    rows = [(_id(row, where), str(row.get("name"))) for row in _rows(written, "categories")]
+    rows = [(_id(row, where), str(row.get("name"))) for row in _rows(written, "categories", where)]
     if unknown := [name for id_, name in rows if id_ in used and name not in known]:
         raise ValueError(
             f"{where}: the truth has no class {', '.join(unknown[:5])}; it has {', '.join(list(known)[:5])}. Classes "

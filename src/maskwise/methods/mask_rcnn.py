@@ -187,7 +187,7 @@ def pyramid(cfg: Config, channels: Sequence[int]) -> nn.Module:
 
 def box_body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     if cfg.variant == "c4":
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2 * channels  # C5 of ResNets has twice C4's
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels
     if cfg.head_norm is None:
         return two_layers(channels, 7, hidden=cfg.hidden), cfg.hidden
     return convolutions_and_layer(channels, 7, norm=cfg.head_norm, hidden=cfg.hidden), cfg.hidden
@@ -207,7 +207,7 @@ MakeNeck = Callable[[Config, Sequence[int]], nn.Module]
 """From the channels of the backbone's maps."""
 MakeReader = Callable[[Pool, nn.Module], Read]
 MakeBody = Callable[[Config, int], tuple[nn.Module, int]]
-"""What turns features of a region into a vector, and its length, from the channels of a level."""
+"""What turns features of a region into a vector, and its length, from the channels of these features."""
 MakeBranch = Callable[[Config, int, Read], Branch]
 
 
@@ -226,7 +226,7 @@ class MaskRCNN(nn.Module):
         super().__init__()
         self.cfg = cfg
         convention = CONVENTIONS[cfg.convention]
-        self.backbone, self.last_stage = _trunk(cfg)
+        self.backbone, self.last_stage, last_channels = _trunk(cfg)
         self.neck = neck(cfg, self.backbone.channels)
         channels = cfg.width if cfg.variant == "fpn" else self.backbone.channels[-1]
         strides = self.backbone.strides
@@ -244,9 +244,9 @@ class MaskRCNN(nn.Module):
             for side in sides
         )
         self.box_pool = reader(box_pool, self.last_stage)
-        vector, features = body(cfg, channels)
+        seen = last_channels or channels
+        vector, features = body(cfg, seen)
         self.box_head = BoxHead(vector, features, cfg.num_classes, convention=convention)
-        seen = features if cfg.variant == "c4" else channels
         self.mask: Branch | None = branch(cfg, seen, reader(mask_pool, self.last_stage)) if cfg.masks else None
         own_level = Reader(mask_pool, self.last_stage)
         self.keypoint = KeypointBranch(cfg, seen, own_level) if cfg.keypoints else None
@@ -356,8 +356,8 @@ def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Ten
 # --- how the variants are put together
 
 
-def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module]:
-    """The backbone, and the stage that each region goes through alone."""
+def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, int | None]:
+    """The backbone, and the stage that each region goes through alone with its channels."""
     stages = {"fpn": tuple(range(cfg.fpn_from, 6)), "c4": (4,), "c5": (5,), "dc5": (5,)}[cfg.variant]
     backbone = backbones.build(
         cfg.backbone,
@@ -372,15 +372,15 @@ def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module]:
         std=cfg.pixel_std,
     )
     if cfg.variant != "c4":
-        return backbone, nn.Identity()
-    last = backbones.last_stage(
+        return backbone, nn.Identity(), None
+    last, channels = backbones.last_stage(
         cfg.backbone,
         norm=cfg.norm,
         weights=cfg.weights,
         stride_first=cfg.stride_first,
         deformable=5 in cfg.deformable,
     )
-    return backbone, last
+    return backbone, last, channels
 
 
 def _found(cfg: Config, images: Images, i: int, found: Detected) -> Instances:

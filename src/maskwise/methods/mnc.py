@@ -367,6 +367,5 @@ def _path(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     if cfg.backbone.startswith("vgg"):
         layers = backbones.linear_layers(cfg.backbone, weights=cfg.weights)
         return nn.Sequential(nn.MaxPool2d(2), layers, nn.Flatten()), 4096
-    last = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
-    *_, convolution = (m for m in last.modules() if isinstance(m, nn.Conv2d))
-    return nn.Sequential(last, nn.AdaptiveAvgPool2d(1), nn.Flatten()), convolution.out_channels
+    last, seen = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
+    return nn.Sequential(last, nn.AdaptiveAvgPool2d(1), nn.Flatten()), seen

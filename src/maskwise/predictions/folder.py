@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, get_args
 
 import torch
 
@@ -209,17 +209,22 @@ def _kept(out: Path, batch: int) -> list[Head]:
 
 
 def _clear(job: Job) -> None:
-    """Of a folder of ours, what was written there; in any other nothing is taken away, nor written among it."""
-    ours = set(_folders(read_about(job.out)["save"])) if (job.out / ABOUT).is_file() else set()
-    for folder in _folders(job.save):
-        if folder not in ours and (job.out / folder).exists():
-            raise ValueError(f"{job.out / folder} is there, and not of these predictions: choose another --out")
-    if ours:
-        for name in (LINES, FAILURES):
-            (job.out / name).unlink(missing_ok=True)
-    for folder in ours:
-        if (job.out / folder).exists():
-            shutil.rmtree(job.out / folder)
+    """What earlier predictions wrote there. What somebody else did is not taken away, nor written among."""
+    earlier = _written(read_about(job.out)) if (job.out / ABOUT).exists() else []
+    for name in [LINES, FAILURES, *_folders(job.save)]:
+        if name not in earlier and os.path.lexists(job.out / name):
+            raise ValueError(f"{job.out / name} is there, and not of earlier predictions: choose another --out")
+    for path in (job.out / name for name in earlier):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _written(about: Json) -> list[str]:
+    """The file may come from anywhere: it names ways to save, and no places."""
+    save = about.get("save") if isinstance(about, dict) else None
+    return [LINES, FAILURES, *_folders([name for name in get_args(Save) if isinstance(save, list) and name in save])]
 
 
 def _folders(save: Sequence[str]) -> list[str]:

@@ -122,9 +122,9 @@ def _source(data: str) -> Files:
     format = detected(path)
     names = FORMATS[format].splits(path)
     train, val = (next((n for n in names if n.startswith(wanted)), None) for wanted in ("train", "val"))
-    if train is None and len(names) > 1:
-        raise ValueError(f"{path} has the splits {', '.join(names)}; one to learn from must be called train")
     if train is None:
+        if len(names) > 1:
+            raise ValueError(f"{path} has the splits {', '.join(names)}; one to learn from must be called train")
         val = None  # the only one is learned from, whatever it is called
     return Files(path=data, format=format, train=train, val=val, held_out=0.0 if val else HELD_OUT)
 

@@ -94,11 +94,22 @@ def mirrors_told(run: Run[Any], source: Source) -> tuple[Change, ...]:
     count, flip = len(categories.keypoints), categories.keypoint_flip
     if not flip and getattr(run.config, "keypoints", 0) == 0:
         flip = tuple(range(count))  # nothing is learned from them
-    mirrors = HorizontalFlip | VerticalFlip
     return tuple(
-        replace(step, keypoints=flip) if isinstance(step, mirrors) and not step.keypoints else step
+        replace(step, keypoints=_known(flip, categories))
+        if isinstance(step, HorizontalFlip | VerticalFlip) and not step.keypoints
+        else step
         for step in run.data.change
     )
+
+
+def _known(flip: tuple[int, ...], categories: Categories) -> tuple[int, ...]:
+    if len(flip) < len(categories.keypoints):
+        raise ValueError(
+            "what each keypoint becomes in a mirror is not to be seen from their names "
+            f"({', '.join(categories.keypoints)[:80]}): say it in the run (data.change, 'keypoints' of the mirror), "
+            "rename them (left_..., right_...), or leave mirrors out"
+        )
+    return flip
 
 
 def loader(

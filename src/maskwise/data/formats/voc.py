@@ -56,13 +56,12 @@ def detect(root: Path) -> str | None:
 
 def splits(root: Path) -> tuple[str, ...]:
     """Without the list of all where its parts are there; it can be asked for."""
-    lists = tuple(path.stem for path in visible(root / LISTS) if path.suffix == ".txt") or ("",)
+    lists = _lists(root)
     return tuple(name for name in lists if name != "trainval" or not {"train", "val"} <= set(lists))
 
 
 def read(root: Path, *, split: str | None = None) -> DataSet:
-    if split != "trainval" or not (root / LISTS / "trainval.txt").is_file():
-        split = one_split(root, splits(root), split)
+    split = one_split(root, splits(root) if split is None else _lists(root), split)
     categories, colours = _categories(root)
     pictures, problems = by_key(root, root / "JPEGImages")
     objects, more = by_key(root, _folder(root, "SegmentationObject"))
@@ -110,6 +109,10 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     with replacing(files[-1]) as file:
         file.write("".join(f"{key}\n" for key in listed).encode())
     return Written(tuple(files), losses)
+
+
+def _lists(root: Path) -> tuple[str, ...]:
+    return tuple(path.stem for path in visible(root / LISTS) if path.suffix == ".txt") or ("",)
 
 
 def _folder(root: Path, name: str) -> Path:

@@ -10,6 +10,7 @@ PyYAML reads the configuration: a parser of our own would differ from it in quot
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -58,17 +59,15 @@ def detect(root: Path) -> str | None:
 
 def splits(root: Path) -> tuple[str, ...]:
     """Those that are there: Roboflow names a test set also where it made none."""
-    listing = _listing(root)
-    there = {name: any(_place(listing, one).exists() for one in several) for name, several in listing.splits.items()}
-    return tuple(name for name, found in there.items() if found or not any(there.values()))
+    return _there(_listing(root))
 
 
 def read(root: Path, *, split: str | None = None) -> DataSet:
     listing = _listing(root)
-    known = splits(root)
-    split = one_split(root, known if split is None else tuple(listing.splits), split)
+    there = _there(listing)
+    split = one_split(root, there if split is None else tuple(listing.splits), split)
     problems = Problems(relative(listing.root, listing.file))
-    for absent in listing.splits.keys() - {*known, split}:
+    for absent in [name for name in listing.splits if name not in (*there, split)]:
         problems.add("", "missing-split", f"{absent}: there is no {', '.join(listing.splits[absent])}", "warning")
     records: dict[str, Record] = {}
     without = 0
@@ -191,14 +190,21 @@ def _config(root: Path, categories: Categories, split: str) -> dict[str, object]
     if known and known.get("names") != names:
         raise ValueError(f"{path} names other categories; write to another folder")
     kept = {str(k): v for k, v in known.items() if k != "names"}
-    name = next((name for name in SPLITS if name in split), SPLITS[0])
-    before = kept.get(name, [])
-    folders = [*(before if isinstance(before, list) else [before])]
-    folders += [folder] if (folder := f"images/{split}".rstrip("/")) not in folders else []
+    name = next((name for name in SPLITS if re.search(rf"(?<![a-z]){name}", split.lower())), SPLITS[0])
+    folder, before = f"images/{split}".rstrip("/"), kept.get(name, [])
+    folders = [*before] if isinstance(before, list) else [before]
+    if folder not in folders:
+        folders.append(folder)
     return {**kept, name: folders[0] if len(folders) == 1 else folders, "names": names}
 
 
 # Pictures and their labels
+
+
+def _there(listing: Listing) -> tuple[str, ...]:
+    """Splits with a place that exists; all of them where none has."""
+    found = [name for name, places in listing.splits.items() if any(_place(listing, one).exists() for one in places)]
+    return tuple(found or listing.splits)
 
 
 def _place(listing: Listing, source: str) -> Path:
