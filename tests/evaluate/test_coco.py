@@ -1,18 +1,27 @@
 import json
 import math
+from dataclasses import replace
 
 import hotcoco.mask
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
+from maskwise.categories import Categories
 from maskwise.evaluate import boundary
-from maskwise.evaluate.coco import AREAS, Settings, by_own_matching, coco, curves
+from maskwise.evaluate.coco import AREAS, COCO, Settings, by_own_matching, coco, curves, matches, operating_points
 from maskwise.evaluate.files import compare
-from maskwise.evaluate.overlaps import OVERLAPS
+from maskwise.evaluate.matching import Ranked, best_f1, ranked
+from maskwise.evaluate.objects import Comparison
+from maskwise.evaluate.overlaps import OVERLAPS, of_kind
+from maskwise.evaluate.structures import pair
+from maskwise.masks import Masks
+from maskwise.predict import Options, keeper
 from maskwise.rle import from_string
+from maskwise.structures import Instances, Targets
 
 TWELVE = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 OTHER_SETTINGS = {
@@ -100,8 +109,8 @@ def test_boxes_are_ranked_by_class_score_and_masks_by_score(data_set, pycocotool
     truth, results = data_set(5, images=8, ties=False)
     other = [result | {"class_score": 1 - result["score"]} for result in results]
     swapped = [result | {"score": 1 - result["score"]} for result in results]
-    for iou, ranked in (("bbox", swapped), ("segm", results)):
-        oracle = pycocotools_eval(truth, ranked, iou)
+    for iou, ranking in (("bbox", swapped), ("segm", results)):
+        oracle = pycocotools_eval(truth, ranking, iou)
         assert_equal(curves(compare(truth, other, iou), iou), oracle)
     assert coco(compare(truth, other, "bbox"), "bbox").numbers != coco(compare(truth, results, "bbox"), "bbox").numbers
 
@@ -153,21 +162,110 @@ def test_the_truth_itself_is_perfect(iou, data_set):
     assert row.numbers["score_at_F1"] == 0.5
 
 
-def test_the_operating_point_is_where_f1_is_best(data_set, rle):
-    """Two objects, found at .9 and .6; wrong are .7, .2, .2: F1 goes 2/3, 1/2, 4/5, 2/3, 4/7."""
-    bits = np.zeros((2, 20, 20), bool)
-    bits[0, :5, :5], bits[1, 10:, 10:] = True, True
-    codes = [rle(b) for b in bits]
-    empty = rle(np.zeros((20, 20)))
-    truth = {
-        "images": [{"id": 1, "height": 20, "width": 20}],
-        "categories": [{"id": 1, "name": "a"}],
-        "annotations": [{"id": i, "image_id": 1, "category_id": 1, "segmentation": c} for i, c in enumerate(codes)],
-    }
-    ranking = [(codes[0], 0.9), (empty, 0.7), (codes[1], 0.6), (empty, 0.2), (empty, 0.2)]
-    results = [{"image_id": 1, "category_id": 1, "segmentation": c, "score": s} for c, s in ranking]
-    f1, score = curves(compare(truth, results)).operating_point(0)
-    assert (f1, score) == (pytest.approx(0.8), 0.6)
+def test_the_operating_point_is_where_f1_is_best(comparison_of):
+    """Two objects, found at .9 and .6; wrong are .7, .2, .2: F1 goes 2/3, 1/2, 4/5, 4/7."""
+    a, b, nothing = slice(0, 5), slice(10, 15), slice(20, 25)
+    founds = [(a, 0, 0.9), (nothing, 0, 0.7), (b, 0, 0.6), (nothing, 0, 0.2), (nothing, 0, 0.2)]
+    [point] = operating_points(comparison_of(([(a, 0, False), (b, 0, False)], founds)))
+    assert point == (pytest.approx(0.8), 0.6)
+
+
+@pytest.mark.parametrize("first_right", [True, False])
+def test_equal_scores_are_shown_together(first_right, comparison_of):
+    """No score tells one of two detections of .5 from the other, so F1 is 2/3 and never 1, in any order."""
+    founds = [(slice(0, 5), 0, 0.5), (slice(20, 25), 0, 0.5)]
+    [point] = operating_points(comparison_of(([(slice(0, 5), 0, False)], founds[:: 1 if first_right else -1])))
+    assert point == (pytest.approx(2 / 3), 0.5)
+
+
+def test_a_thousandth_of_the_objects_is_told():
+    """999 of 1000 are found, then nothing else: recall levels know .99 alone."""
+    scores = np.linspace(1, 0.5, 1500)
+    right = np.arange(1500) < 999
+    assert best_f1(Ranked(scores, right[None], ~right[None], 1000)) == (pytest.approx(2 * 999 / 1999), scores[998])
+
+
+@pytest.mark.parametrize("iou", ["bbox", "segm", "boundary"])
+def test_masks_are_cut_by_class_score_as_predictions_are(iou, data_set):
+    """Whatever ranks them: `min_score` of a prediction knows no other score."""
+    truth, results = data_set(5, images=8)
+    ranked_otherwise = [r | {"class_score": r["score"], "score": r["score"] ** 3 / 2} for r in results]
+    points = operating_points(compare(truth, ranked_otherwise, iou), iou)
+    np.testing.assert_allclose(points, operating_points(compare(truth, results, iou), iou))
+    assert {point.score for point in points if point.f1 > 0} <= {r["score"] for r in results}
+
+
+def test_a_prediction_from_that_score_on_has_that_f1():
+    """Of four objects three are found, one of them with a poor mask; single precision, in which models score."""
+    dense = torch.zeros(5, 20, 50, dtype=torch.bool)
+    for picture, start in zip(dense, (0, 10, 20, 30, 40), strict=True):
+        picture[:, start : start + 5] = True
+    scores, quality = torch.tensor([0.9, 0.7, 0.3, 0.2]), torch.tensor([0.2, 1.0, 0.9, 0.4])
+    masks = Masks.from_dense(dense[[0, 1, 2, 4]])
+    labels = torch.zeros(4, dtype=torch.int64)
+    found = Instances(
+        boxes=masks.boxes(), labels=labels, scores=scores, quality=quality, mask_scores=scores * quality, masks=masks
+    ).ranked()
+    names = Categories(names=("a",))
+    truth = Targets.from_masks(Masks.from_dense(dense[:4]), labels)
+    [point] = operating_points(Comparison(categories=names, pairs=(pair("a.png", truth, found),)))
+    assert sorted(keeper(names, Options(min_score=point.score))(found).scores.tolist()) == sorted(scores[:3].tolist())
+    assert point.f1 == pytest.approx(2 * 3 / (4 + 3))
+
+
+def f1_of_each_cut(truth, results, iou, most, pycocotools_eval):
+    """Of each class, from pycocotools alone, which is asked again for every cut."""
+    classes = {category["id"]: {} for category in truth["categories"]}
+    for cut in sorted({r["score"] for r in results}, reverse=True):
+        shown = [r for r in results if r["score"] >= cut]
+        dials = {"iouThrs": np.array([0.5]), "areaRng": [[0, 1e10]], "areaRngLbl": ["all"], "maxDets": [most]}
+        entries = [e for e in pycocotools_eval(truth, shown, iou, **dials).evalImgs if e is not None]
+        for id_, cuts in classes.items():
+            mine = [e for e in entries if e["category_id"] == id_]
+            right = sum(((e["dtMatches"] > 0) & ~e["dtIgnore"].astype(bool)).sum() for e in mine)
+            counted = sum((~e["dtIgnore"].astype(bool)).sum() for e in mine)
+            objects = sum((np.array(e["gtIgnore"]) == 0).sum() for e in mine)
+            if objects:
+                cuts[cut] = 2 * right / (objects + counted)
+    return classes.values()
+
+
+@pytest.mark.parametrize("iou", ["bbox", "segm"])
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 2**32 - 1), ties=st.booleans(), crowd=st.sampled_from([0, 0.3]), most=st.sampled_from([2, 100])
+)
+def test_no_cut_has_a_better_f1(iou, seed, ties, crowd, most, data_set, pycocotools_eval):
+    truth, results = data_set(seed, images=3, ties=ties, crowd=crowd)
+    if not results:
+        return
+    points = operating_points(compare(truth, results, iou), iou, Settings(max_dets=(1, most)))
+    for point, cuts in zip(points, f1_of_each_cut(truth, results, iou, most, pycocotools_eval), strict=True):
+        best = max(cuts.values(), default=math.nan)
+        assert point.f1 == pytest.approx(best, nan_ok=True)
+        if best > 0:
+            assert point.score == next(cut for cut, f1 in cuts.items() if f1 == pytest.approx(best))
+        else:
+            assert math.isnan(point.score)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), max_dets=st.sampled_from([(1, 10, 100), (1, 3)]))
+def test_both_matchings_lead_to_the_same_operating_points(seed, max_dets, data_set):
+    comparison = compare(*data_set(seed))
+    dials = replace(COCO, max_dets=max_dets, thresholds=(0.5,), areas={"all": AREAS["all"]})
+    classes = matches(comparison, of_kind("segm"), dials)
+    own = [best_f1(ranked(images, max_dets[-1], (1, 1))[0]) for images in classes]
+    np.testing.assert_array_equal(operating_points(comparison, "segm", dials), own)
+
+
+@pytest.mark.parametrize("iou", ["bbox", "segm", "boundary"])
+def test_nothing_to_find_and_nothing_to_show(iou, comparison_of):
+    """Classes: without objects, found nowhere, found wrongly alone. What reaches an F1 of 0 is no score."""
+    truths, founds = [(slice(0, 5), 1, False), (slice(10, 15), 2, False)], [(slice(20, 25), k, 0.9) for k in (0, 2)]
+    points = operating_points(comparison_of((truths, founds), classes=3), iou)
+    np.testing.assert_array_equal(points, [(math.nan, math.nan), (0, math.nan), (0, math.nan)])
+    np.testing.assert_array_equal(operating_points(comparison_of(), iou), [(math.nan, math.nan)])
 
 
 def eroded(bits, times):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskwise.evaluate.coco import COCO, curves, matches
-from maskwise.evaluate.confusion import CUT_WITHOUT_TRUTH, LEFT_OUT, NOTHING, assign, best_cuts, confusion
+from maskwise.evaluate.coco import COCO, matches, operating_points
+from maskwise.evaluate.confusion import LEFT_OUT, NOTHING, USUAL_CUT, assign, best_cuts, confusion
 from maskwise.evaluate.files import compare
 from maskwise.evaluate.overlaps import of_kind
 
@@ -56,7 +56,21 @@ def test_cuts_are_those_of_the_best_f1(comparison_of):
     comparison = comparison_of(
         ([(a, 0, False), (b, 0, False)], [(a, 0, 0.9), (b, 0, 0.6), (slice(12, 17), 0, 0.3)]), classes=2
     )
-    assert best_cuts(curves(comparison)).tolist() == [0.6, CUT_WITHOUT_TRUTH]
+    assert best_cuts(operating_points(comparison)).tolist() == [0.6, USUAL_CUT]
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_f1_of_a_class_can_be_read_off_at_its_best_cut(seed, data_set):
+    """Twice what is right, over the sum of the row and of the column, whatever ranks masks."""
+    truth, results = data_set(seed, images=3)
+    comparison = compare(truth, [r | {"class_score": r["score"], "score": 1 - r["score"]} for r in results])
+    points = operating_points(comparison)
+    counts = confusion(comparison, [assigned(pair, best_cuts(points)) for pair in comparison.pairs])
+    sums = counts.sum(axis=0) + counts.sum(axis=1)
+    for label, point in enumerate(points):
+        if point.f1 > 0:
+            assert 2 * counts[label, label] / sums[label] == pytest.approx(point.f1)
 
 
 @given(seed=st.integers(0, 10_000), cut=st.sampled_from([EVERYTHING, 0.3, 0.6]))

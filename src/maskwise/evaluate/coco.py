@@ -13,9 +13,19 @@ import hotcoco
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskwise.evaluate.matching import RECALLS, Accumulated, Candidates, Matches, accumulate, match
+from maskwise.evaluate.matching import (
+    Accumulated,
+    Candidates,
+    Matches,
+    OperatingPoint,
+    Ranked,
+    accumulate,
+    best_f1,
+    match,
+    ranked,
+)
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, present, xywh
-from maskwise.evaluate.overlaps import Overlap, of_kind
+from maskwise.evaluate.overlaps import Overlap, of_kind, shown_by
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
 from maskwise.rle import RLE
 
@@ -45,6 +55,7 @@ class Settings:
 
 
 COCO = Settings()
+BY_HOTCOCO = ("bbox", "segm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +78,6 @@ class Curves:
         """Mean of the highest recall over thresholds and classes that have ground truth."""
         return _mean(self._at(self.recall, threshold, label)[..., area, limit])
 
-    def operating_point(self, label: int, *, threshold: float = 0.5) -> tuple[float, float]:
-        """Best F1 of a class at one IoU, and the score from which detections should be shown to reach it."""
-        precision = self._at(self.precision, threshold, label)[0, :, 0, 0, -1]
-        f1 = 2 * precision * RECALLS / np.maximum(precision + RECALLS, np.spacing(1))
-        if np.isnan(f1).any():
-            return math.nan, math.nan
-        best = int(f1.argmax())
-        return float(f1[best]), float(self._at(self.scores, threshold, label)[0, best, 0, 0, -1])
-
     def _at(self, values: np.ndarray, threshold: float | None, label: int | None) -> np.ndarray:
         if threshold is not None:
             at = position(self.settings.thresholds, threshold)
@@ -87,7 +89,6 @@ def coco(comparison: Comparison, iou: str = "segm", settings: Settings = COCO) -
     """The twelve numbers of COCO, and a table per class. pycocotools' -1 (no ground truth) is NaN here."""
     curves_ = curves(comparison, iou, settings)
     counts = count_ground_truths(comparison)
-    rows = () if settings.class_agnostic else zip(comparison.categories.names, counts, strict=True)
     return Report(
         policy="coco",
         iou=iou,
@@ -96,10 +97,7 @@ def coco(comparison: Comparison, iou: str = "segm", settings: Settings = COCO) -
         ground_truths=sum(counts),
         thresholds=settings.thresholds,
         max_dets=settings.max_dets,
-        classes=tuple(
-            ClassRow(name=name, ground_truths=count, numbers=_class_numbers(curves_, label))
-            for label, (name, count) in enumerate(rows)
-        ),
+        classes=() if settings.class_agnostic else _class_rows(comparison, curves_, counts),
         data=comparison.data,
         notes=("ranked by class confidence" if iou == "bbox" else "ranked by mask score",),
     )
@@ -120,11 +118,25 @@ def summary(curves: Curves) -> dict[str, float]:
 
 def curves(comparison: Comparison, iou: str = "segm", settings: Settings = COCO) -> Curves:
     """Everything that the numbers are made of."""
-    if iou in ("bbox", "segm"):
+    if iou in BY_HOTCOCO:
         found = _by_hotcoco(comparison, iou, settings)
     else:
         found = by_own_matching(comparison, of_kind(iou), settings)
     return Curves(iou=iou, settings=settings, **found._asdict())
+
+
+def operating_points(
+    comparison: Comparison, iou: str = "segm", settings: Settings = COCO, *, threshold: float = 0.5
+) -> tuple[OperatingPoint, ...]:
+    """Of each class the best F1 at one IoU, and the class score from which detections should be shown to reach it."""
+    area, limit = next(iter(settings.areas.items())), settings.max_dets[-1]
+    at = Settings(thresholds=(threshold,), areas=dict([area]), max_dets=(limit,))
+    overlap = shown_by(of_kind(iou))
+    if iou in BY_HOTCOCO:
+        classes = _ranked_by_hotcoco(comparison, iou, overlap, at)
+    else:
+        classes = [ranked(images, limit, (1, 1))[0] for images in matches(comparison, overlap, at)]
+    return tuple(best_f1(detections) for detections in classes)
 
 
 def by_own_matching(comparison: Comparison, overlap: Overlap, settings: Settings = COCO) -> Accumulated:
@@ -188,12 +200,21 @@ def _at_thresholds(curves: Curves, label: int | None = None) -> dict[str, float]
     return {name: curves.average_precision(threshold=wanted[name], label=label) for name in known}
 
 
+def _class_rows(comparison: Comparison, curves: Curves, counts: Sequence[int]) -> tuple[ClassRow, ...]:
+    """F1 belongs to a cut, and each class has its own: no mean of them is told."""
+    rows = []
+    points = operating_points(comparison, curves.iou, curves.settings)
+    for label, (name, count) in enumerate(zip(comparison.categories.names, counts, strict=True)):
+        numbers = _class_numbers(curves, label)
+        if "AP50" in numbers:
+            numbers["F1"], numbers["score_at_F1"] = points[label]
+        rows.append(ClassRow(name=name, ground_truths=count, numbers=numbers))
+    return tuple(rows)
+
+
 def _class_numbers(curves: Curves, label: int) -> dict[str, float]:
     numbers = {"AP": curves.average_precision(label=label), **_at_thresholds(curves, label)}
-    numbers[f"AR{curves.settings.max_dets[-1]}"] = curves.average_recall(label=label)
-    if "AP50" in numbers:
-        numbers["F1"], numbers["score_at_F1"] = curves.operating_point(label)
-    return numbers
+    return numbers | {f"AR{curves.settings.max_dets[-1]}": curves.average_recall(label=label)}
 
 
 def _mean(values: np.ndarray) -> float:
@@ -202,19 +223,43 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _by_hotcoco(comparison: Comparison, iou: str, settings: Settings) -> Accumulated:
+    evaluator = _evaluated(comparison, iou, of_kind(iou), settings)
+    evaluator.accumulate()
+    result = evaluator.eval
+    assert result is not None
+    return Accumulated(*(np.where(result[k] == -1, np.nan, result[k]) for k in Accumulated._fields))
+
+
+def _ranked_by_hotcoco(comparison: Comparison, iou: str, overlap: Overlap, settings: Settings) -> list[Ranked]:
+    """The detections of each class at the first threshold; `settings` have one range of areas."""
+    classes: list[list[dict]] = [[] for _ in range(len(comparison.categories))]
+    for image in _evaluated(comparison, iou, overlap, settings).eval_imgs:
+        if image is not None:
+            classes[image["category_id"] - 1].append(image)
+    return [_ranked(images) for images in classes]
+
+
+def _ranked(images: Sequence[dict]) -> Ranked:
+    """Of one class, from hotcoco's record of each image."""
+    scores = np.array([score for image in images for score in image["dtScores"]], float)
+    hit = np.array([match for image in images for match in image["dtMatched"][0]], bool)
+    ignored = np.array([ignore for image in images for ignore in image["dtIgnore"][0]], bool)
+    order = np.argsort(-scores, kind="stable")
+    positives = sum(not ignore for image in images for ignore in image["gtIgnore"])
+    return Ranked(scores[order], (hit & ~ignored)[None, order], (~hit & ~ignored)[None, order], positives)
+
+
+def _evaluated(comparison: Comparison, iou: str, overlap: Overlap, settings: Settings) -> hotcoco.COCOeval:
     """Numbered afresh: images and classes by their place, so that any id will do (pycocotools loses id 0)."""
     truth = _hotcoco_truth(comparison, masks=iou == "segm")
-    found = _hotcoco_found(comparison, truth, of_kind(iou), masks=iou == "segm")
+    found = _hotcoco_found(comparison, truth, overlap, masks=iou == "segm")
     evaluator = hotcoco.COCOeval(truth, found, iou)
     params = evaluator.params
     params.iou_thrs, params.max_dets = list(settings.thresholds), list(settings.max_dets)
     params.area_rng, params.area_rng_lbl = [list(r) for r in settings.areas.values()], list(settings.areas)
     params.use_cats = not settings.class_agnostic
     evaluator.evaluate()
-    evaluator.accumulate()
-    result = evaluator.eval
-    assert result is not None
-    return Accumulated(*(np.where(result[k] == -1, np.nan, result[k]) for k in Accumulated._fields))
+    return evaluator
 
 
 def _hotcoco_truth(comparison: Comparison, *, masks: bool) -> hotcoco.COCO:

@@ -1,9 +1,10 @@
 """Which classes are taken for which, at one IoU and among the detections that one would show.
 
-Average precision ranks all detections; a confusion needs a cut: per class, the score at which its F1 is best. Objects
-are given away in two turns. First by COCO's rules, class by class, so that the diagonal holds the right detections that
-COCO counts; then what is left of both sides meets across classes, best first. What lies in a crowd of its class is left
-out. Legend: K classes, one row and column more for nothing.
+Average precision ranks all detections; a confusion needs a cut: per class, the score at which its F1 is best. Ranked
+and cut is by class confidence, as predictions are. Objects are given away in two turns. First by COCO's rules, class by
+class, so that the diagonal holds the right detections that F1 counts; then what is left of both sides meets across
+classes, best first. What lies in a crowd of its class is left out. Legend: K classes, one row and column more for
+nothing.
 """
 
 from collections.abc import Sequence
@@ -12,15 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskwise.evaluate.coco import Curves, Settings, groups
-from maskwise.evaluate.matching import match
+from maskwise.evaluate.coco import Settings, groups
+from maskwise.evaluate.matching import OperatingPoint, match
 from maskwise.evaluate.objects import Comparison, Pair
-from maskwise.evaluate.overlaps import Overlap
+from maskwise.evaluate.overlaps import Overlap, shown_by
 
 NOTHING, LEFT_OUT = -1, -2
 EVERY_AREA = (0.0, 1e10)
-CUT_WITHOUT_TRUTH = 0.5
-"""For a class that has no objects, and so no F1."""
+USUAL_CUT = 0.5
+"""For a class of which nothing right is found, so that no cut is better than another; what predictions begin with."""
 
 
 class Assignment(NamedTuple):
@@ -32,11 +33,10 @@ class Assignment(NamedTuple):
     """objects that no detection took, crowds not counted"""
 
 
-def best_cuts(curves: Curves, *, threshold: float = 0.5) -> Float[np.ndarray, " k"]:
+def best_cuts(points: Sequence[OperatingPoint]) -> Float[np.ndarray, " k"]:
     """The score at which each class has its best F1."""
-    classes = range(curves.recall.shape[1])
-    cuts = np.array([curves.operating_point(label, threshold=threshold)[1] for label in classes], float)
-    return np.where(np.isnan(cuts), CUT_WITHOUT_TRUTH, cuts)
+    cuts = np.array([point.score for point in points], float)
+    return np.where(np.isnan(cuts), USUAL_CUT, cuts)
 
 
 def confusion(comparison: Comparison, assignments: Sequence[Assignment]) -> Int[np.ndarray, "k1 k1"]:
@@ -55,6 +55,7 @@ def assign(
     pair: Pair, overlap: Overlap, cuts: Float[np.ndarray, " k"], *, threshold: float = 0.5, max_dets: int = 100
 ) -> Assignment:
     """One image. Weaker detections never take an object from stronger ones, so the cut may come after the matching."""
+    overlap = shown_by(overlap)
     iou, scores = overlap.iou(pair.truth, pair.found), overlap.scores(pair.found)
     settings = Settings(thresholds=(threshold,), areas={"all": EVERY_AREA}, max_dets=(max_dets,))
     truth = np.full(len(pair.found), LEFT_OUT)

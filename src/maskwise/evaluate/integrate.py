@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float
 
-from maskwise.evaluate.matching import RECALLS
+from maskwise.evaluate.matching import RECALLS, last_of_equals
 
 
 class Ranking(NamedTuple):
@@ -69,7 +69,7 @@ def cityscapes(ranking: Ranking) -> float:
     """
     if not ranking.positives:
         return math.nan
-    last = np.flatnonzero(np.append(np.diff(ranking.scores) != 0, True)) if len(ranking.scores) else np.zeros(0, int)
+    last = last_of_equals(ranking.scores)
     recall = np.concatenate([[0.0], _recall(ranking)[last]])
     precision = np.concatenate([[1.0], _precision(ranking)[last]])
     return float(np.diff(recall) @ (precision[1:] + precision[:-1]) / 2)

@@ -4,6 +4,7 @@ Legend: T thresholds, A area ranges, M limits on detections, R recall levels, K 
 truths of one class in one image.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def accumulate(classes: Sequence[Sequence[Matches]], max_dets: Sequence[int], sh
     result = Accumulated(np.full(size, np.nan), np.full((thresholds, *size[2:]), np.nan), np.full(size, np.nan))
     for k, images in enumerate(classes):
         for m, limit in enumerate(max_dets):
-            for a, area in enumerate(_ranked(images, limit, shape)):
+            for a, area in enumerate(ranked(images, limit, shape)):
                 if area.positives:
                     curve = precision_recall(area)
                     result.precision[:, :, k, a, m] = curve.precision
@@ -93,6 +94,18 @@ class Ranked(NamedTuple):
     right: Bool[np.ndarray, "t d"]
     wrong: Bool[np.ndarray, "t d"]
     positives: int
+
+
+def ranked(images: Sequence[Matches], limit: int, shape: tuple[int, int]) -> list[Ranked]:
+    """One ranking an area range. Equal scores keep the order of the images and of the detections in them."""
+    thresholds, areas = shape
+    scores = np.concatenate([np.zeros(0), *(image.scores[:limit] for image in images)])
+    order = np.argsort(-scores, kind="stable")
+    nothing = np.zeros((areas, thresholds, 0), bool)
+    hit = np.concatenate([nothing, *(image.truth[:, :, :limit] >= 0 for image in images)], axis=2)[:, :, order]
+    ignored = np.concatenate([nothing, *(image.ignored[:, :, :limit] for image in images)], axis=2)[:, :, order]
+    positives = np.sum([np.zeros(areas, np.int64), *(image.positives for image in images)], axis=0)
+    return [Ranked(scores[order], hit[a] & ~ignored[a], ~hit[a] & ~ignored[a], int(positives[a])) for a in range(areas)]
 
 
 class Curve(NamedTuple):
@@ -120,18 +133,33 @@ def precision_recall(ranked: Ranked) -> Curve:
     )
 
 
+class OperatingPoint(NamedTuple):
+    """What one would show of a class."""
+
+    f1: float
+    """the best; NaN where there is nothing to find"""
+    score: float
+    """from which detections, it included, are to be shown to reach that; NaN where nothing right is found"""
+
+
+def best_f1(ranked: Ranked) -> OperatingPoint:
+    """At the first threshold. No cut parts equal scores; of cuts that are as good, the one that shows the fewest."""
+    if not ranked.positives:
+        return OperatingPoint(math.nan, math.nan)
+    last = last_of_equals(ranked.scores)
+    right, shown = (rows[0].cumsum()[last] for rows in (ranked.right, ranked.right | ranked.wrong))
+    if not right.any():
+        return OperatingPoint(0.0, math.nan)
+    f1 = 2 * right / (ranked.positives + shown)
+    best = int(f1.argmax())
+    return OperatingPoint(float(f1[best]), float(ranked.scores[last[best]]))
+
+
+def last_of_equals(scores: Float[np.ndarray, " d"]) -> Int[np.ndarray, " c"]:
+    """Where a ranking can be cut: before each lower score, and at the end."""
+    return np.flatnonzero(scores != np.append(scores[1:], np.nan))
+
+
 def _within(values: Float[np.ndarray, " n"], areas: Float[np.ndarray, "a 2"]) -> Bool[np.ndarray, "a n"]:
     """Both ends belong to a range."""
     return (values >= areas[:, :1]) & (values <= areas[:, 1:])
-
-
-def _ranked(images: Sequence[Matches], limit: int, shape: tuple[int, int]) -> list[Ranked]:
-    """One ranking an area range. Equal scores keep the order of the images and of the detections in them."""
-    thresholds, areas = shape
-    scores = np.concatenate([np.zeros(0), *(image.scores[:limit] for image in images)])
-    order = np.argsort(-scores, kind="stable")
-    nothing = np.zeros((areas, thresholds, 0), bool)
-    hit = np.concatenate([nothing, *(image.truth[:, :, :limit] >= 0 for image in images)], axis=2)[:, :, order]
-    ignored = np.concatenate([nothing, *(image.ignored[:, :, :limit] for image in images)], axis=2)[:, :, order]
-    positives = np.sum([np.zeros(areas, np.int64), *(image.positives for image in images)], axis=0)
-    return [Ranked(scores[order], hit[a] & ~ignored[a], ~hit[a] & ~ignored[a], int(positives[a])) for a in range(areas)]

@@ -1,7 +1,7 @@
 """Ways to compare what was found with the truth: by boxes, masks or boundaries, each with the score that ranks it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +28,11 @@ def of_kind(kind: str) -> Overlap:
     if kind not in OVERLAPS:
         raise ValueError(f"unknown kind of overlap {kind!r}; known: {', '.join(OVERLAPS)}")
     return OVERLAPS[kind]
+
+
+def shown_by(overlap: Overlap) -> Overlap:
+    """Ranked by class confidence, also of masks: that is what `min_score` of a prediction cuts by."""
+    return replace(overlap, scores=by_class_confidence)
 
 
 def by_class_confidence(found: Found) -> Values:

@@ -1,12 +1,12 @@
 """Everything that a report shows, measured once, by the evaluator whose numbers it must repeat."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskwise.evaluate.coco import COCO, Curves, Settings, coco, curves
+from maskwise.evaluate.coco import COCO, Curves, Settings, coco, curves, operating_points
 from maskwise.evaluate.confusion import NOTHING, Assignment, assign, best_cuts, confusion
 from maskwise.evaluate.errors import errors
 from maskwise.evaluate.objects import Comparison, Pair
@@ -56,17 +56,14 @@ class Findings:
 def find(comparison: Comparison, settings: Settings = COCO) -> Findings:
     """`settings`: limits and thresholds of COCO's numbers."""
     most = settings.max_dets[-1]
-    measured = curves(comparison, "segm", settings)
-    has_match = any(abs(threshold - MATCH) < 1e-9 for threshold in settings.thresholds)
-    at_match = measured if has_match else curves(comparison, "segm", replace(settings, thresholds=(MATCH,)))
-    cuts = best_cuts(at_match, threshold=MATCH)
+    cuts = best_cuts(operating_points(comparison, "segm", settings, threshold=MATCH))
     overlap = of_kind("segm")
     assignments = tuple(assign(p, overlap, cuts, threshold=MATCH, max_dets=most) for p in comparison.pairs)
     return Findings(
         comparison=comparison,
         masks=coco(comparison, "segm", settings),
         boxes=coco(comparison, "bbox", settings),
-        curves=measured,
+        curves=curves(comparison, "segm", settings),
         quality=quality(comparison, "segm", settings=settings),
         errors=errors(comparison, "segm", foreground=MATCH),
         assignments=assignments,

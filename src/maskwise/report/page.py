@@ -163,7 +163,7 @@ def _pictures(found: Findings, pixels: Pixels | None) -> str:
         return nothing("There are neither objects nor detections to look at.")
     first = "the picture, " if pixels else ""
     lead = (
-        f"At IoU {MATCH:g}, of the detections from the score at which their class has its best F1. "
+        f"At IoU {MATCH:g}, of the detections from the class score at which their class has its best F1. "
         f'From left to right: {first}<span class="swatch true">truth</span> among its neighbours, '
         '<span class="swatch found">prediction</span> over the outline of the truth.'
     )
@@ -179,7 +179,7 @@ def _errors(found: Findings) -> str:
 
 def _confusion(found: Findings) -> str:
     lead = (
-        f"At IoU {MATCH:g}, of the detections from the score at which their class has its best F1 "
+        f"At IoU {MATCH:g}, of the detections from the class score at which their class has its best F1 "
         "(<i>score at best F1</i> among the classes)."
     )
     return _lead(lead) + tables.confusion(found)
