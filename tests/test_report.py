@@ -238,6 +238,7 @@ def test_confusions_are_those_of_the_evaluator(page, comparison):
 def test_the_policy_has_a_name_and_its_limits_are_said(page_of, comparison):
     page = page_of(comparison, settings=replace(COCO, max_dets=(1, 10, 400)))
     assert "Policy coco, segm, IoU 0.50 to 0.95 by 0.05, at most 400 detections a picture and class" in page.text
+    assert "Policy tide, segm, IoU 0.50, at most 400 detections a picture and class" in page.text
     page = page_of(comparison, settings=replace(COCO, thresholds=(0.3, 0.75)))
     assert "IoU 0.30, 0.75" in page.text
 

@@ -5,11 +5,17 @@ foreground, both included), classification (other class, IoU of the foreground),
 taken), background (touches nothing), both. An object that is neither found nor aimed at by an error of the first two
 kinds is missed. What a kind costs is the AP gained when it alone is set right.
 
-Differs from TIDE: detections are matched and limited by COCO's rules, 100 an image and class, not 100 an image; and
-classes without ground truth are left out of the mean.
+What is missed is set right as in TIDE: as if it were found as precisely as the rest of its class, so it is left out of
+the count of objects. Where nothing of a class is found there is no precision to go by; TIDE gives such a class no gain,
+or drops it from the mean. Here its missed objects are then found, after all that is wrong: m of them and w wrong
+detections give a precision of m / (m + w) where there was an AP of 0.
+
+Differs from TIDE besides: detections are matched and limited by COCO's rules, 100 an image and class, not 100 an image;
+and classes without ground truth are left out of the mean.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +33,16 @@ RIGHT = -1
 NOWHERE = -1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    foreground: float
+    """IoU from which a detection is right"""
+    background: float
+    """IoU up to which it touches nothing"""
+    max_dets: int
+    """of an image and class"""
+
+
 class Verdicts(NamedTuple):
     """Detections that count, image by image and best first in each class; and per class the objects."""
 
@@ -41,12 +57,21 @@ class Verdicts(NamedTuple):
     missed: Int[np.ndarray, " k"]
 
 
-def errors(comparison: Comparison, iou: str = "segm", *, foreground: float = 0.5, background: float = 0.1) -> Report:
+def errors(
+    comparison: Comparison,
+    iou: str = "segm",
+    *,
+    foreground: float = 0.5,
+    background: float = 0.1,
+    max_dets: int = 100,
+) -> Report:
     """AP at the foreground IoU, the AP that setting right each kind of error gains, and how many there are (`n_...`).
 
-    `false_positive`: as if there were no wrong detection; `false_negative`: as if only objects that are found existed.
+    `false_positive`: as if there were no wrong detection; `false_negative`: as if every object that is not found were
+    set right as those are that are missed.
     """
-    verdicts = judge(comparison, of_kind(iou), foreground=foreground, background=background)
+    rules = Rules(foreground=foreground, background=background, max_dets=max_dets)
+    verdicts = judge(comparison, of_kind(iou), rules)
     counts = np.bincount(verdicts.kinds[verdicts.kinds != RIGHT], minlength=len(KINDS)).tolist()
     return Report(
         policy="tide",
@@ -60,16 +85,16 @@ def errors(comparison: Comparison, iou: str = "segm", *, foreground: float = 0.5
         images=len(comparison.pairs),
         ground_truths=int(verdicts.objects.sum()),
         thresholds=(foreground,),
-        max_dets=(100,),
+        max_dets=(max_dets,),
         classes=_class_rows(verdicts, comparison.categories.names),
         data=comparison.data,
         notes=(f"foreground from IoU {foreground:g}, background up to {background:g}",),
     )
 
 
-def judge(comparison: Comparison, overlap: Overlap, *, foreground: float = 0.5, background: float = 0.1) -> Verdicts:
+def judge(comparison: Comparison, overlap: Overlap, rules: Rules) -> Verdicts:
     """Every detection with its kind of error."""
-    images = [_judge_image(pair, overlap, foreground, background) for pair in comparison.pairs]
+    images = [_judge_image(pair, overlap, rules) for pair in comparison.pairs]
     classes = len(comparison.categories)
     nothing = np.zeros(0, np.int64)
     labels, scores, kinds, repaired, objects, not_found, missed = (
@@ -84,9 +109,9 @@ def gains(verdicts: Verdicts) -> dict[str, float]:
     right = verdicts.kinds == RIGHT
     repaired = {
         **{name: _repair(verdicts, kind) for kind, name in enumerate(KINDS)},
-        "missed": verdicts._replace(objects=verdicts.objects - verdicts.missed),
+        "missed": _find(verdicts, verdicts.missed),
         "false_positive": _keep(verdicts, right),
-        "false_negative": verdicts._replace(objects=verdicts.objects - verdicts.not_found),
+        "false_negative": _find(verdicts, verdicts.not_found),
     }
     known = np.flatnonzero(verdicts.objects)
     base = class_aps(verdicts)[known]
@@ -99,7 +124,7 @@ def mean_ap(verdicts: Verdicts) -> float:
 
 
 def class_aps(verdicts: Verdicts) -> Float[np.ndarray, " k"]:
-    """COCO's AP of each class at the one threshold; 0 for a class with no objects."""
+    """COCO's AP of each class at the one threshold; 0 for a class without objects."""
     aps = np.zeros(len(verdicts.objects))
     for label in np.flatnonzero(verdicts.objects).tolist():
         mine = np.flatnonzero(verdicts.labels == label)
@@ -122,13 +147,13 @@ class _Image(NamedTuple):
     missed: Int[np.ndarray, " l"]
 
 
-def _judge_image(pair: Pair, overlap: Overlap, foreground: float, background: float) -> _Image:
+def _judge_image(pair: Pair, overlap: Overlap, rules: Rules) -> _Image:
     iou = overlap.iou(pair.truth, pair.found)
-    order, right, taken = _match(pair, iou, overlap, foreground)
+    order, right, taken = _match(pair, iou, overlap, rules)
     objects = np.flatnonzero(~pair.truth.crowd)
     truth_labels, taken = pair.truth.labels[objects], taken[objects]
     labels, scores = pair.found.labels[order], overlap.scores(pair.found)[order]
-    kinds, aims = _kinds(iou[np.ix_(order, objects)], labels, truth_labels, taken, foreground, background)
+    kinds, aims = _kinds(iou[np.ix_(order, objects)], labels, truth_labels, taken, rules)
     kinds = np.where(right, RIGHT, kinds)
     aims = np.where(right, NOWHERE, aims)
     free = ~taken
@@ -144,14 +169,14 @@ def _judge_image(pair: Pair, overlap: Overlap, foreground: float, background: fl
 
 
 def _match(
-    pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, foreground: float
+    pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, rules: Rules
 ) -> tuple[Int[np.ndarray, " c"], Bool[np.ndarray, " c"], Bool[np.ndarray, " n"]]:
     """Detections that count, which of them are right, and which ground truths are taken."""
-    settings = Settings(thresholds=(foreground,), areas={"all": (0.0, 1e10)}, max_dets=(100,))
+    settings = Settings(thresholds=(rules.foreground,), areas={"all": (0.0, 1e10)}, max_dets=(rules.max_dets,))
     order, right = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     taken = np.zeros(len(pair.truth), bool)
     for group in groups(pair, iou, overlap, settings):
-        found = match(group.candidates, np.array([foreground]), np.array([[0.0, 1e10]]))
+        found = match(group.candidates, np.array([rules.foreground]), np.array([[0.0, 1e10]]))
         truth, counts = found.truth[0, 0], ~found.ignored[0, 0]
         taken[group.truth[truth[truth >= 0]]] = True
         order.append(group.found[counts])
@@ -164,8 +189,7 @@ def _kinds(
     labels: Int[np.ndarray, " d"],
     truth_labels: Int[np.ndarray, " n"],
     taken: Bool[np.ndarray, " n"],
-    foreground: float,
-    background: float,
+    rules: Rules,
 ) -> tuple[Int[np.ndarray, " d"], Int[np.ndarray, " d"]]:
     """Kind of error of each detection, were it wrong, and the free ground truth that it aims at or NOWHERE."""
     iou = np.pad(iou, ((0, 0), (0, 1)))  # an object that nothing touches, so that there is one
@@ -173,10 +197,10 @@ def _kinds(
     same = labels[:, None] == np.append(truth_labels, NOWHERE)
     own, other = np.where(same, iou, 0.0), np.where(same, 0.0, iou)
     tests = [
-        (own.max(axis=1) >= background) & (own.max(axis=1) <= foreground),
-        other.max(axis=1) >= foreground,
-        np.where(taken, own, 0.0).max(axis=1) >= foreground,
-        iou.max(axis=1) <= background,
+        (own.max(axis=1) >= rules.background) & (own.max(axis=1) <= rules.foreground),
+        other.max(axis=1) >= rules.foreground,
+        np.where(taken, own, 0.0).max(axis=1) >= rules.foreground,
+        iou.max(axis=1) <= rules.background,
     ]
     kinds = np.select(tests, [LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND], BOTH)
     aims = np.select(tests[:2], [own.argmax(axis=1), other.argmax(axis=1)], NOWHERE)
@@ -200,6 +224,19 @@ def _repair(verdicts: Verdicts, kind: int) -> Verdicts:
     labels = np.where(wrong, verdicts.repaired, verdicts.labels)
     kinds = np.where(wrong, RIGHT, verdicts.kinds)
     return _keep(verdicts._replace(labels=labels, kinds=kinds), ~wrong | (verdicts.repaired != NOWHERE))
+
+
+def _find(verdicts: Verdicts, unseen: Int[np.ndarray, " k"]) -> Verdicts:
+    """Without these objects where others of their class are found; else with them, found last."""
+    some = np.isin(np.arange(len(unseen)), verdicts.labels[verdicts.kinds == RIGHT])
+    labels = np.repeat(np.arange(len(unseen)), np.where(some, 0, unseen))
+    return verdicts._replace(
+        labels=np.append(verdicts.labels, labels),
+        scores=np.append(verdicts.scores, np.full(len(labels), -np.inf)),
+        kinds=np.append(verdicts.kinds, np.full(len(labels), RIGHT)),
+        repaired=np.append(verdicts.repaired, np.full(len(labels), NOWHERE)),
+        objects=verdicts.objects - np.where(some, unseen, 0),
+    )
 
 
 def _keep(verdicts: Verdicts, chosen: Bool[np.ndarray, " d"]) -> Verdicts:

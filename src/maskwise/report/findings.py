@@ -65,7 +65,7 @@ def find(comparison: Comparison, settings: Settings = COCO) -> Findings:
         boxes=coco(comparison, "bbox", settings),
         curves=curves(comparison, "segm", settings),
         quality=quality(comparison, "segm", settings=settings),
-        errors=errors(comparison, "segm", foreground=MATCH),
+        errors=errors(comparison, "segm", foreground=MATCH, max_dets=most),
         assignments=assignments,
         confusion=confusion(comparison, assignments),
         detections=_detections(comparison),

@@ -115,7 +115,7 @@ def errors(found: Findings) -> str:
     ]
     sums = [
         f"{number(numbers['false_positive'])} if there were no wrong detection",
-        f"{number(numbers['false_negative'])} if there were only the objects that are found",
+        f"{number(numbers['false_negative'])} if every object were found",
     ]
     head = ["kind of error", "how many", "AP50 to gain"]
     start = f"AP at IoU {found.errors.thresholds[0]:g} is {number(numbers['AP'])}"
