@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from maskwise.evaluate.command import POLICIES, main
+from maskwise.evaluate.files import compare
 
 
 @pytest.fixture
@@ -124,3 +125,19 @@ def test_needs_no_torch(files):
         "import sys; from maskwise.evaluate.command import main; main(sys.argv[1:]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, *files, "--json"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES.keys() - {"keypoints"}))
+@pytest.mark.parametrize(
+    ("lost", "found"),
+    [("annotations", 1), ("annotations", 0), ("", 0), ("images", 0), ("categories", 0), ("images categories", 0)],
+)
+def test_every_policy_answers_whatever_is_not_there(policy, lost, found, data_set):
+    """Under the names that it has for a whole data set; what cannot be measured is null."""
+    truth, results = data_set(3)
+    whole = POLICIES[policy](compare(truth, results), "segm")
+    lost = (*lost.split(), "annotations") if lost else ()
+    rest = compare(truth | {table: [] for table in lost}, results if found else [])
+    report = POLICIES[policy](rest, "segm")
+    assert list(report.numbers) == list(whole.numbers)
+    json.dumps(report.to_json(), allow_nan=False)

@@ -47,11 +47,12 @@ def accuracy(comparison: Comparison, iou: str = "segm") -> Report:
     counts = [_counts(comparison.pairs, overlaps, k, thresholds) for k in range(len(comparison.categories))]
     shown = [int(np.abs(thresholds - t).argmin()) for t in SHOWN]
     tables = [_numbers(one, thresholds, shown) for one in counts]
+    known = _numbers(_counts((), (), 0, thresholds), thresholds, shown)  # also where there is no class
     rows = zip(comparison.categories.names, count_ground_truths(comparison), tables, strict=True)
     return Report(
         policy="accuracy",
         iou=iou,
-        numbers={name: mean_known(np.array([table[name] for table in tables])) for name in tables[0]},
+        numbers={name: mean_known(np.array([table[name] for table in tables])) for name in known},
         images=len(comparison.pairs),
         ground_truths=sum(count_ground_truths(comparison)),
         thresholds=tuple(thresholds.tolist()),

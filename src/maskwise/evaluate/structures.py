@@ -19,7 +19,7 @@ def pair(image: int | str, targets: Targets, found: Instances) -> Pair:
     """One picture, both sides in the coordinates of the original."""
     if tuple(targets.masks.size) != tuple(found.masks.size):
         raise ValueError(f"{image}: masks found for {found.masks.size}, the truth is {targets.masks.size}")
-    return Pair(image, truth(targets), predicted(found))
+    return Pair(image, truth(targets), _ranking(image, predicted(found)))
 
 
 def truth(targets: Targets) -> Truth:
@@ -48,6 +48,14 @@ def predicted(found: Instances) -> Found:
         masks=tuple(found.masks.rle()),
         keypoints=None if found.keypoints is None else _floats(found.keypoints),
     )
+
+
+def _ranking(image: int | str, found: Found) -> Found:
+    """The same, unless it cannot be ranked."""
+    for name in ("scores", "quality", "mask_scores"):
+        if bad := int((~np.isfinite(getattr(found, name))).sum()):
+            raise ValueError(f"{image}: {name} must be finite numbers, {bad} of {len(found)} are not")
+    return found
 
 
 def _floats(values: Tensor) -> Float[np.ndarray, "..."]:
