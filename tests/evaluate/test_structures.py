@@ -1,7 +1,16 @@
+import json
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from maskwise.evaluate.structures import pair
+from maskwise.data.open import open_data
+from maskwise.data.source import FileSource, as_one
+from maskwise.evaluate.files import compare
+from maskwise.evaluate.structures import pair, truth_of
+from maskwise.evaluate.structures import truth as as_truth
 from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
 
@@ -26,3 +35,34 @@ def test_what_is_no_number_is_named(column, value):
 def test_masks_of_another_size_are_named():
     with pytest.raises(ValueError, match=r"a\.png: masks found for \(4, 10\), the truth is \(5, 10\)"):
         pair("a.png", Targets.none((5, 10)), found())
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_truth_that_training_judges_by_is_that_of_the_file(seed, data_set, tmp_path_factory):
+    """Boxes as stated, which need not be tight, and of masks where none is stated or it is none."""
+    truth, _ = data_set(seed, images=3)
+    for i, annotation in enumerate(truth["annotations"]):
+        annotation |= ({}, {}, {"bbox": None}, {"bbox": []})[i % 4]
+    path = tmp_path_factory.mktemp("data") / "truth.json"
+    path.write_text(json.dumps(truth))
+    source = FileSource(open_data(path))
+    read = {source.data[i].id: truth_of(source, i) for i in range(len(source))}
+    ids = sorted(picture["id"] for picture in truth["images"])
+    for id_, expected in zip(ids, (both.truth for both in compare(truth, []).pairs), strict=True):
+        found = as_truth(read[id_])
+        assert found.boxes.tolist() == expected.boxes.tolist()
+        np.testing.assert_allclose(found.areas, expected.areas)
+        for name in ("labels", "crowd", "masks", "size"):
+            assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_what_is_learned_from_is_the_box_of_the_mask(data_set, tmp_path):
+    truth, _ = data_set(2, crowd=0)
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    data = as_one(FileSource(open_data(path)))
+    for i in range(len(data)):
+        targets = data.data[i].labelled().targets
+        assert targets.boxes.equal(targets.masks.boxes())
+        assert not len(targets) or not truth_of(data, i).boxes.equal(targets.boxes.double())

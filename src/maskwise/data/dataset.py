@@ -68,10 +68,16 @@ class Labelled:
     """What was left out or mended here."""
     scores: Scores | None = None
     """Where the file holds predictions."""
+    stated_boxes: Float[Tensor, "n 4"] | None = None
+    """Those of the file, which need not be tight, where it has any: for judging, never for learning."""
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.targets):
             raise ValueError(f"{len(self.targets)} instances but {len(self.ids)} ids")
+
+    def truth(self) -> Targets:
+        """What the file says, to judge by."""
+        return self.targets if self.stated_boxes is None else replace(self.targets, boxes=self.stated_boxes)
 
     def instances(self) -> Instances:
         """The same as predictions, best first."""

@@ -72,5 +72,5 @@ def judged(predict: Predict, batches: Iterable[Batch], source: Source, on: torch
 
 
 def truth_of(source: Source, i: int) -> Targets:
-    """In the coordinates of the file, which no transform has touched."""
-    return source.data[i].labelled().targets if isinstance(source, FileSource) else source[i].targets
+    """As the file has it, which no transform has touched."""
+    return source.data[i].labelled().truth() if isinstance(source, FileSource) else source[i].targets

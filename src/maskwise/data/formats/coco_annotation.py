@@ -61,7 +61,7 @@ def pack(rows: Sequence[Row]) -> bytes:
 def labelled(packed: bytes, size: Size | None, path: Path, source: Source) -> Labelled:
     """Decode the annotations of one picture; those without a mask are left out."""
     size = size or image_size(path)
-    rows, windows = [], []
+    rows, windows, boxes = [], [], []
     problems: list[Problem] = []
     for row in map(Row._make, pickle.loads(packed)):
         complain = partial(_take_down, problems, source.file, f"annotation {row.id}")
@@ -71,7 +71,7 @@ def labelled(packed: bytes, size: Size | None, path: Path, source: Source) -> La
         if not window.bits.any():
             complain("empty-mask", "the mask has no pixel in the picture; left out")
             continue
-        _check_box(row.box, window, complain)
+        boxes.append(_stated(row.box, window, complain))
         rows.append((row, complain))
         windows.append(window)
     masks = Masks.of(windows, size)
@@ -82,7 +82,13 @@ def labelled(packed: bytes, size: Size | None, path: Path, source: Source) -> La
         areas=_areas(rows, masks),
         keypoints=_keypoints(rows, source.keypoints) if source.keypoints else None,
     )
-    return Labelled(targets, tuple(row.id for row, _ in rows), tuple(problems), _scores([row for row, _ in rows]))
+    return Labelled(
+        targets,
+        tuple(row.id for row, _ in rows),
+        tuple(problems),
+        _scores([row for row, _ in rows]),
+        torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
+    )
 
 
 def mask_of(segmentation: object, size: Size, complain: Complain) -> Window | None:
@@ -154,19 +160,22 @@ def _of_runs(code: dict[str, object], size: Size, complain: Complain) -> Window 
         return None
 
 
-def _check_box(box: object, window: Window, complain: Complain) -> None:
-    """The box is always taken from the mask; one that says something else shows that one of them is wrong."""
+def _stated(box: object, window: Window, complain: Complain) -> tuple[float, float, float, float]:
+    """Corners as the file says, which are judged by; else those of the mask, which is what is learned from."""
+    height, width = window.bits.shape
+    tight = (window.x0, window.y0, window.x0 + width, window.y0 + height)
     if box is None or box == []:
-        return
+        return tight
     if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box) or min(box[2:]) < 0:
         complain("bad-number", f"a box is x, y, width, height, got {box!r:.80}; taken from the mask", "warning")
-        return
-    height, width = window.bits.shape
-    x, y, w, h = box
-    ends = (x - window.x0, y - window.y0, x + w - window.x0 - width, y + h - window.y0 - height)
-    if max(map(abs, ends)) > max(3, 0.1 * max(width, height)):
+        return tight
+    x, y, w, h = map(float, box)
+    stated = (x, y, x + w, y + h)
+    if max(abs(a - b) for a, b in zip(stated, tight, strict=True)) > max(3, 0.1 * max(width, height)):
         found = (window.x0, window.y0, width, height)
-        complain("box-differs", f"the box is {tuple(box)}, that of the mask {found}; the mask counts", "warning")
+        message = f"the box is {tuple(box)}, that of the mask {found}; the mask is learned from"
+        complain("box-differs", message, "warning")
+    return stated
 
 
 def _areas(rows: Sequence[tuple[Row, Complain]], masks: Masks) -> Float[Tensor, " n"]:
