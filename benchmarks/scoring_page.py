@@ -21,6 +21,11 @@ Results = Mapping[str, Mapping[str, Row]]
 BEGIN = "<!-- benchmarks/mask_scoring.py -->"
 DASH, NOTHING = "-", "It has not been run yet.\n"
 PICTURES = "pictures/{}-{}.svg"
+CAPTIONS = {
+    "rankings": "Points of mask AP that the order by mask score gains over that by class score (dots), and that the\n"
+    "order by true IoU would (ends), for each training:",
+    "calibration": "Mean true IoU of detections that hit an object, by their predicted quality:",
+}
 COLOURS = (("#0a6cb0", "#5cb3f0"), ("#d1590a", "#f2924e"), ("#0a8f6b", "#3fc49d"), ("#b8608f", "#dd93b9"))
 COLOURS += (("#b98300", "#e5b53f"), ("#4a9ed6", "#a5d6f7"))
 """In light and in dark mode."""
@@ -350,28 +355,30 @@ def drawn(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _rankings(rows: Sequence[Row]) -> str:
-    """A dot a network: above the line the predicted quality helped."""
-    first, second = ([100 * ap for ap in values(rows, "masks", name, "AP")] for name in ("scores", "mask_scores"))
-    both_axes = [Scale.around([*first, *second], f"mask AP by {name} score") for name in ("class", "mask")]
-    plot = Plot(x=both_axes[0], y=both_axes[1])
-    ends = [plot.x.low, plot.x.high]
-    marks = [plot.line(ends, ends, "faint dashed")]
+    """Above 0 the predicted quality helped."""
+    first = [100 * ap for ap in values(rows, "masks", "scores", "AP")]
+    last = [values(rows, "masks", "mask_scores", "AP"), values(rows, "quality", "AP_oracle")]
+    gained, most = ([100 * ap - from_ for ap, from_ in zip(aps, first, strict=True)] for aps in last)
+    y = Scale.around([*gained, *most, 0.0], "gained by mask score, by true IoU")
+    plot = Plot(x=Scale.around(first, "mask AP by class score, in points"), y=y)
+    marks = [plot.line([plot.x.low, plot.x.high], [0, 0], "faint dashed")]
     beds = sorted({row["bed"] for row in rows})
     for i, bed in enumerate(beds):
         at = [k for k, row in enumerate(rows) if row["bed"] == bed]
-        marks.append(plot.dots([first[k] for k in at], [second[k] for k in at], f"c{i}"))
-    return standalone(plot, marks, beds, "Mask AP of the same detections, ranked by class score and by mask score.")
+        marks += [plot.line([first[k]] * 2, [gained[k], most[k]], f"c{i}") for k in at]
+        marks.append(plot.dots([first[k] for k in at], [gained[k] for k in at], f"c{i}"))
+    return standalone(plot, marks, beds, CAPTIONS["rankings"])
 
 
 def _calibration(rows: Sequence[Row]) -> str:
     """Mean true IoU of hits by predicted quality, of EfficientNet-Lite0, all seeds together."""
-    plot = Plot(x=share("predicted quality"), y=share("true IoU"))
+    plot = Plot(x=share("predicted quality of detections that hit an object"), y=share("their true IoU"))
     marks = [plot.line([0, 1], [0, 1], "faint dashed")]
     beds = sorted({row["bed"] for row in rows if row["network"] == "lite0 fpn"})
     for i, bed in enumerate(beds):
         line = together(values(of(rows, bed=bed, network="lite0 fpn").values(), "calibration_of_hits"))
         marks += [plot.line(*line, f"c{i} bold"), plot.dots(*line, f"c{i}")]
-    return standalone(plot, marks, beds, "Mean true IoU of hits by their predicted quality.") if beds else ""
+    return standalone(plot, marks, beds, CAPTIONS["calibration"]) if beds else ""
 
 
 def together(several: Sequence[Sequence[Sequence[float]]]) -> tuple[list[float], list[float]]:
@@ -426,5 +433,5 @@ def _told(page: Path, budget: str, rows: Sequence[Row]) -> list[str]:
         place = PICTURES.format(name, budget)
         (page.parent / place).parent.mkdir(exist_ok=True)
         (page.parent / place).write_text(svg)
-        pictures.append(f"![{name}, budget {budget}]({place})\n")
+        pictures += [f"{CAPTIONS[name]}\n", f"![{name}, budget {budget}]({place})\n"]
     return [f"### Budget `{budget}`\n", *tables, *pictures] if tables else []
