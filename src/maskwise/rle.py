@@ -69,8 +69,15 @@ def from_counts(counts: Int[np.ndarray, " r"], size: Size) -> Window:
 
 def from_string(text: str | bytes) -> Int[np.ndarray, " r"]:
     """Runs of a compressed string."""
-    raw = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
-    if ((raw < 0) | (raw > 63)).any() or (len(raw) and raw[-1] & 32):
+    return from_strings([text])[0]
+
+
+def from_strings(texts: Sequence[str | bytes]) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " n"]]:
+    """Runs of many compressed strings, one mask after another, and how many of them each mask has."""
+    parts = [text.encode() if isinstance(text, str) else text for text in texts]
+    raw = np.frombuffer(b"".join(parts), np.uint8).astype(np.int64) - 48
+    ends = np.array([len(part) for part in parts], np.int64).cumsum()
+    if ((raw < 0) | (raw > 63)).any() or (raw[ends[ends > 0] - 1] & 32).any():
         raise ValueError("not a compressed COCO mask: a character that it cannot hold, or cut off in the middle")
     last = np.flatnonzero((raw & 32) == 0)
     first = np.concatenate([[0], last[:-1] + 1]) if len(last) else last
@@ -79,9 +86,24 @@ def from_string(text: str | bytes) -> Int[np.ndarray, " r"]:
     place = np.arange(len(raw)) - np.repeat(first, last - first + 1)
     numbers = np.add.reduceat((raw & 31) << (5 * place), first) if len(first) else first
     numbers = np.where(raw[last] & 16, numbers - (1 << 5 * (last - first + 1)), numbers)
-    numbers[1::2] = numbers[1::2].cumsum()
-    numbers[2::2] = numbers[2::2].cumsum()
-    return numbers
+    per_mask = np.diff(np.searchsorted(last, ends), prepend=0)
+    return _undifferenced(numbers, per_mask), per_mask
+
+
+def places(per_mask: Int[np.ndarray, " n"]) -> Int[np.ndarray, " r"]:
+    """Of each run in its mask."""
+    return np.arange(per_mask.sum()) - np.repeat(per_mask.cumsum() - per_mask, per_mask)
+
+
+def _undifferenced(numbers: Int[np.ndarray, " r"], per_mask: Int[np.ndarray, " n"]) -> Int[np.ndarray, " r"]:
+    """The second and every other number of a mask add up, and so do the third and every other."""
+    place, runs = places(per_mask), numbers.copy()
+    for begin in (1, 2):
+        chain = np.flatnonzero((place >= begin) & (place % 2 == begin % 2))
+        sums, starts = numbers[chain].cumsum(), np.flatnonzero(place[chain] == begin)
+        before = sums[starts] - numbers[chain[starts]]
+        runs[chain] = sums - np.repeat(before, np.diff(starts, append=len(chain)))
+    return runs
 
 
 def to_string(counts: Int[np.ndarray, " r"]) -> str:
@@ -126,7 +148,7 @@ def _counts(
 
 def _to_strings(counts: Int[np.ndarray, " r"], per_mask: Int[np.ndarray, " n"]) -> list[str]:
     ends = per_mask.cumsum()
-    place = np.arange(len(counts)) - np.repeat(ends - per_mask, per_mask)
+    place = places(per_mask)
     numbers = counts.astype(np.int64, copy=True)
     later = np.flatnonzero(place > 2)
     numbers[later] -= counts[later - 2]

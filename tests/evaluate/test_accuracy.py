@@ -39,6 +39,14 @@ def test_crowds_excuse_and_are_not_missed(comparison_of):
     assert outside.numbers["accuracy_0.5"] == 0
 
 
+def test_of_two_that_fit_one_object_the_better_is_paired_and_the_other_excused(comparison_of):
+    """IoU .9 and just .5; more than half of the second, and little of the first, lies in the crowd."""
+    truths = [(slice(0, 10), 0, False), (slice(8, 30), 0, True)]
+    better, worse = (slice(0, 9), 0, 0.5), (slice(2, 16), 0, 0.5)
+    for founds in ([better, worse], [worse, better]):
+        assert accuracy(comparison_of((truths, founds))).numbers["accuracy_0.5"] == 1
+
+
 def test_extremes(comparison_of):
     assert all(math.isnan(v) for v in accuracy(comparison_of()).numbers.values())
     assert all(math.isnan(v) for v in accuracy(comparison_of(([], []), classes=2)).numbers.values())

@@ -8,25 +8,27 @@ image that shows the class on either side, averaged, as in the 2018 Data Science
 in a crowd is no error. Legend: I images, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from maskwise.evaluate.coco import COCO
 from maskwise.evaluate.integrate import mean_known
-from maskwise.evaluate.objects import Comparison, Pair
+from maskwise.evaluate.objects import Comparison, Pair, Touching
 from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
+from maskwise.evaluate.runs import highest
 
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9)
 IN_CROWD = 0.5
 
 
 class Counts(NamedTuple):
-    """Of one class at each IoU, image by image."""
+    """Of one class at each IoU, in each image that shows it."""
 
     right: Float[np.ndarray, "i t"]
     wrong: Float[np.ndarray, "i t"]
@@ -43,12 +45,15 @@ class Counts(NamedTuple):
 def accuracy(comparison: Comparison, iou: str = "segm") -> Report:
     """Mean over classes of the share at each IoU."""
     thresholds, overlap = np.array(COCO.thresholds), of_kind(iou)
-    overlaps = [overlap.iou(pair.truth, pair.found) for pair in comparison.pairs]
-    counts = [_counts(comparison.pairs, overlaps, k, thresholds) for k in range(len(comparison.categories))]
+    rows: list[list[np.ndarray]] = [[] for _ in comparison.categories.names]
+    for pair in comparison.pairs:
+        for label, row in _of_image(pair, overlap.touching(pair.truth, pair.found), thresholds):
+            rows[label].append(row)
+    counts = [_counts(of_class, len(thresholds)) for of_class in rows]
     shown = [int(np.abs(thresholds - t).argmin()) for t in SHOWN]
     tables = [_numbers(one, thresholds, shown) for one in counts]
-    known = _numbers(_counts((), (), 0, thresholds), thresholds, shown)  # also where there is no class
-    rows = zip(comparison.categories.names, count_ground_truths(comparison), tables, strict=True)
+    known = _numbers(_counts([], len(thresholds)), thresholds, shown)  # also where there is no class
+    by_class = zip(comparison.categories.names, count_ground_truths(comparison), tables, strict=True)
     return Report(
         policy="accuracy",
         iou=iou,
@@ -56,7 +61,7 @@ def accuracy(comparison: Comparison, iou: str = "segm") -> Report:
         images=len(comparison.pairs),
         ground_truths=sum(count_ground_truths(comparison)),
         thresholds=tuple(thresholds.tolist()),
-        classes=tuple(ClassRow(name=name, ground_truths=total, numbers=table) for name, total, table in rows),
+        classes=tuple(ClassRow(name=name, ground_truths=total, numbers=table) for name, total, table in by_class),
         data=comparison.data,
         notes=("TP / (TP + FP + FN); mean_: of images, the others of all together",),
     )
@@ -78,31 +83,46 @@ def _share(right: np.ndarray, wrong: np.ndarray, missed: np.ndarray) -> np.ndarr
     return right / np.where(total > 0, total, np.nan)
 
 
-def _counts(
-    pairs: Sequence[Pair], overlaps: Sequence[Float[np.ndarray, "_ _"]], label: int, thresholds: Float[np.ndarray, " t"]
-) -> Counts:
-    rows = [_of_image(pair, iou, label, thresholds) for pair, iou in zip(pairs, overlaps, strict=True)]
-    right, wrong, missed = np.array(rows, float).reshape(len(rows), 3, len(thresholds)).transpose(1, 0, 2)
-    return Counts(right, wrong, missed)
+def _counts(rows: Sequence[np.ndarray], thresholds: int) -> Counts:
+    return Counts(*np.array(rows, float).reshape(len(rows), 3, thresholds).transpose(1, 0, 2))
 
 
 def _of_image(
-    pair: Pair, iou: Float[np.ndarray, "d n"], label: int, thresholds: Float[np.ndarray, " t"]
-) -> Float[np.ndarray, "3 t"]:
-    mine, true = pair.found.labels == label, (pair.truth.labels == label) & ~pair.truth.crowd
-    crowd = (pair.truth.labels == label) & pair.truth.crowd
-    excused = iou[mine][:, crowd].max(axis=1, initial=0.0) > IN_CROWD
-    table = [_paired(iou[mine][:, true], excused, threshold) for threshold in thresholds]
-    return np.array(table, float).reshape(len(thresholds), 3).T
+    pair: Pair, met: Touching, thresholds: Float[np.ndarray, " t"]
+) -> Iterator[tuple[int, Int[np.ndarray, "3 t"]]]:
+    """Right, wrong and missed of each class."""
+    found, truth = pair.found.labels, pair.truth.labels
+    met = met.chosen(found[met.found] == truth[met.truth])
+    for label in np.union1d(found, truth).tolist():
+        mine, true = found == label, (truth == label) & ~pair.truth.crowd
+        yield label, _of_class(met.chosen(mine[met.found]), mine, true, thresholds)
 
 
-def _paired(iou: Float[np.ndarray, "d n"], excused: Bool[np.ndarray, " d"], threshold: float) -> tuple[int, int, int]:
-    """Right, wrong and missed."""
-    fits = iou >= threshold
-    rows, columns = linear_sum_assignment(
-        -(fits + iou / (2 * min(iou.shape) + 1))
-    )  # most pairs first, then most overlap
-    taken = np.zeros(len(iou), bool)
-    taken[rows[fits[rows, columns]]] = True
-    right = int(taken.sum())
-    return right, int((~taken & ~excused).sum()), iou.shape[1] - right
+def _of_class(
+    met: Touching, mine: Bool[np.ndarray, " d"], true: Bool[np.ndarray, " n"], thresholds: Float[np.ndarray, " t"]
+) -> Int[np.ndarray, "3 t"]:
+    on_object = true[met.truth]
+    on_crowd = met.chosen(~on_object)
+    surplus = mine & (highest(on_crowd.found, on_crowd.iou, len(mine)) <= IN_CROWD)
+    taken = [_taken(met.chosen(on_object), threshold) for threshold in thresholds.tolist()]
+    right = np.array([len(detections) for detections in taken])
+    explained = np.array([np.count_nonzero(surplus[detections]) for detections in taken])
+    return np.stack([right, surplus.sum() - explained, true.sum() - right])
+
+
+def _taken(met: Touching, threshold: float) -> Int[np.ndarray, " r"]:
+    """Detections that have a partner: most pairs first, then most overlap."""
+    fits = met.iou >= threshold
+    found, truth = met.found[fits], met.truth[fits]
+    if np.bincount(found).max(initial=0) <= 1 and np.bincount(truth).max(initial=0) <= 1:
+        return found  # nobody has a choice
+    rows, d = np.unique(met.found, return_inverse=True)
+    columns, n = np.unique(met.truth, return_inverse=True)
+    gain = fits + met.iou / (2 * min(len(rows), len(columns)) + 1)
+    alone = np.arange(len(rows))  # a column of its own for each row, which gains nothing; no cost may be 0
+    cost = coo_array(
+        (np.append(2 - gain, 2 + 0 * alone), (np.append(d, alone), np.append(n, len(columns) + alone))),
+        shape=(len(rows), len(columns) + len(rows)),
+    )
+    _, partner = min_weight_full_bipartite_matching(cost.tocsr())
+    return met.found[fits & (partner[d] == n)]

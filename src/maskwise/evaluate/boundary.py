@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from maskwise import rle
-from maskwise.evaluate.objects import mask_iou
+from maskwise.evaluate.objects import Touching, touching_masks
 from maskwise.rle import RLE, Window
 
 DIAGONAL_SHARE = 0.02
@@ -18,8 +18,18 @@ DIAGONAL_SHARE = 0.02
 
 def boundary_iou(found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "d n"]:
     """The smaller of mask IoU and boundary IoU; of a crowd, which has no outline to speak of, the mask IoU alone."""
-    mask = mask_iou(found, truth, crowd)
-    return np.where(crowd, mask, np.minimum(mask, mask_iou(boundaries(found), boundaries(truth))))
+    return touching_boundaries(found, truth, crowd).table((len(found), len(truth)))
+
+
+def touching_boundaries(found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"]) -> Touching:
+    """The same where it is not 0. Boundaries that touch belong to masks that do."""
+    masks = touching_masks(found, truth, crowd)
+    lines = touching_masks(boundaries(found), boundaries(truth))
+    n = max(1, len(truth))
+    outline = np.zeros(len(masks.iou))
+    outline[np.searchsorted(masks.found * n + masks.truth, lines.found * n + lines.truth)] = lines.iou
+    smaller = np.where(crowd[masks.truth], masks.iou, np.minimum(masks.iou, outline))
+    return masks._replace(iou=smaller).chosen(smaller > 0)
 
 
 def boundaries(masks: Sequence[RLE]) -> list[RLE]:
@@ -34,12 +44,16 @@ def boundaries(masks: Sequence[RLE]) -> list[RLE]:
 
 def inner_boundary(bits: Bool[np.ndarray, "h w"], distance: int) -> Bool[np.ndarray, "h w"]:
     """What `distance` erosions by 3 x 3 take away: all but the centres of full squares; outside there is nothing."""
-    full = np.pad(bits, distance)
+    if min(bits.shape) <= 2 * distance:
+        return bits
+    full = bits
     for step in _steps(2 * distance + 1):
         full = full[step:] & full[:-step]
     for step in _steps(2 * distance + 1):
         full = full[:, step:] & full[:, :-step]
-    return bits & ~full
+    line = bits.copy()
+    line[distance:-distance, distance:-distance] &= ~full
+    return line
 
 
 def _steps(length: int) -> list[int]:

@@ -19,6 +19,7 @@ from maskwise.evaluate.objects import Comparison
 from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.pixels import Shared, shared_of_masks
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
+from maskwise.evaluate.runs import highest
 
 Numbers: TypeAlias = Callable[[Sequence[Shared]], dict[str, float]]
 
@@ -50,7 +51,8 @@ def symmetric_best_dice(image: Shared) -> float:
         return np.nan
     if not len(image.found):
         return 0.0
-    return float(min(image.dice.max(axis=1).mean(), image.dice.max(axis=0).mean()))
+    dice = image.dice
+    return float(min(image.best_of_found(dice).mean(), image.best_of_truth(dice).mean()))
 
 
 def foreground_dice(image: Shared) -> float:
@@ -67,8 +69,8 @@ def coverage_numbers(images: Sequence[Shared]) -> dict[str, float]:
     share of a detection (ground truth) that lies on any ground truth (detection). ObjPr, ObjRe: share of those whose
     best I is .5 or more, not one to one. These four are means over all instances of the data set.
     """
-    best_found = [image.iou.max(axis=1, initial=0.0) for image in images]
-    best_truth = [image.iou.max(axis=0, initial=0.0) for image in images]
+    best_found = [image.best_of_found(image.iou) for image in images]
+    best_truth = [image.best_of_truth(image.iou) for image in images]
     return {
         "MWCov": mean_known([_weighted(i, best) for i, best in zip(images, best_truth, strict=True)]),
         "MUCov": mean_known([mean_known(best) for best in best_truth]),
@@ -90,10 +92,10 @@ def best_overlap(comparison: Comparison, iou: str = "segm", *, any_class: bool =
     classes: list[list[np.ndarray]] = [[] for _ in comparison.categories.names]
     overlap = of_kind(iou)
     for _, truth, found in comparison.pairs:
-        matrix = overlap.iou(truth, found)
+        met = overlap.touching(truth, found)
         if not any_class:
-            matrix = np.where(found.labels[:, None] == truth.labels, matrix, 0.0)
-        best = matrix.max(axis=0, initial=0.0)
+            met = met.chosen(found.labels[met.found] == truth.labels[met.truth])
+        best = highest(met.truth, met.iou, len(truth))
         for label in np.unique(truth.labels).tolist():
             classes[label].append(best[(truth.labels == label) & ~truth.crowd])
     values, counts = [_pooled(best) for best in classes], count_ground_truths(comparison)

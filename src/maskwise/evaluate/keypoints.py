@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from maskwise.evaluate.coco import AREAS, Curves, Settings, groups
 from maskwise.evaluate.matching import Matches, accumulate, match
-from maskwise.evaluate.objects import Comparison, Found, Truth
+from maskwise.evaluate.objects import Comparison, Found, Truth, touching_of
 from maskwise.evaluate.overlaps import Overlap, box_area, by_mask_score
 from maskwise.evaluate.report import ClassRow, Report
 
@@ -90,7 +90,11 @@ def _told(sigmas: tuple[float, ...]) -> str:
 def _curves(comparison: Comparison, sigmas: Float[np.ndarray, " p"], settings: Settings) -> Curves:
     classes: list[list[Matches]] = [[] for _ in range(1 if settings.class_agnostic else len(comparison.categories))]
     thresholds, areas = np.array(settings.thresholds), np.array(list(settings.areas.values()), float)
-    overlap = Overlap(iou=lambda truth, found: _similarity(truth, found, sigmas), scores=by_mask_score, areas=box_area)
+    overlap = Overlap(
+        touching=lambda truth, found: touching_of(_similarity(truth, found, sigmas)),
+        scores=by_mask_score,
+        areas=box_area,
+    )
     for pair in comparison.pairs:
         shown = _shown(pair.truth)
         for group in groups(pair, overlap.iou(pair.truth, pair.found), overlap, settings):

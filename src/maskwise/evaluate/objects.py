@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from maskwise.categories import Categories
+from maskwise.evaluate import runs
 from maskwise.rle import RLE
+
+BOXES_AT_ONCE = 1 << 22
+"""pairs of boxes that are compared together"""
+
+FEW = 1 << 12
+"""pairs of masks up to which hotcoco, which looks at all of them, is the quicker way to the same numbers"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +64,21 @@ class Found:
         return len(self.labels)
 
 
+class Touching(NamedTuple):
+    """Pairs of a detection and a ground truth whose overlap is above 0, by detection and then by ground truth."""
+
+    found: Int[np.ndarray, " p"]
+    truth: Int[np.ndarray, " p"]
+    iou: Float[np.ndarray, " p"]
+
+    def chosen(self, which: Bool[np.ndarray, " p"]) -> "Touching":
+        return Touching(*(column[which] for column in self))
+
+    def table(self, shape: tuple[int, int]) -> Float[np.ndarray, "d n"]:
+        """All pairs; mind the memory where there are thousands of both."""
+        return runs.table(self.found, self.truth, self.iou, shape)
+
+
 class Pair(NamedTuple):
     """One image: its name or id, the truth, and what was found."""
 
@@ -81,7 +103,7 @@ def above(comparison: Comparison, min_score: float) -> Comparison:
     Average precision needs no such cut; counting, best dice, coverage and panoptic quality do.
     """
     pairs = [
-        pair._replace(found=_selected(pair.found, np.flatnonzero(pair.found.mask_scores >= min_score)))
+        pair._replace(found=selected(pair.found, np.flatnonzero(pair.found.mask_scores >= min_score)))
         for pair in comparison.pairs
     ]
     return replace(comparison, pairs=tuple(pairs))
@@ -98,8 +120,20 @@ def mask_iou(
     found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"] | None = None
 ) -> Float[np.ndarray, "d n"]:
     """Intersection over union; over the area of the detection alone where the truth is a crowd."""
+    return touching_masks(found, truth, crowd).table((len(found), len(truth)))
+
+
+def touching_masks(found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"] | None = None) -> Touching:
+    """The same where it is not 0."""
     check_one_size([*found, *truth])
-    return hotcoco.mask.iou(plain(found), plain(truth), np.zeros(len(truth), bool) if crowd is None else crowd)
+    crowd = np.zeros(len(truth), bool) if crowd is None else crowd
+    if len(found) * len(truth) <= FEW:
+        return touching_of(hotcoco.mask.iou(plain(found), plain(truth), crowd))
+    mine, theirs = runs.of_masks(found), runs.of_masks(truth)
+    d, n, both = runs.shared(mine, theirs)
+    area = runs.areas(mine, len(found))[d]
+    union = area + runs.areas(theirs, len(truth))[n] - both
+    return Touching(d, n, both / np.where(crowd[n], area, union))
 
 
 def box_iou(
@@ -109,13 +143,29 @@ def box_iou(
     return hotcoco.mask.bbox_iou(xywh(found), xywh(truth), np.zeros(len(truth), bool) if crowd is None else crowd)
 
 
-def intersections(first: Sequence[RLE], second: Sequence[RLE]) -> Int[np.ndarray, "d n"]:
-    """Pixels that each pair of masks shares.
+def touching_boxes(
+    found: Float[np.ndarray, "d 4"], truth: Float[np.ndarray, "n 4"], crowd: Bool[np.ndarray, " n"] | None = None
+) -> Touching:
+    """The same where it is not 0. All pairs are looked at, some at a time."""
+    rows = max(1, BOXES_AT_ONCE // max(1, len(truth)))
+    parts = [touching_of(np.zeros((0, len(truth))))]
+    for start in range(0, len(found), rows):
+        part = touching_of(box_iou(found[start : start + rows], truth, crowd))
+        parts.append(part._replace(found=part.found + start))
+    return Touching(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    Seen as a crowd, the second mask turns IoU into shared / area(first); counts below 2^52 survive that division.
-    """
-    over_first = mask_iou(first, second, np.ones(len(second), bool))
-    return np.rint(over_first * mask_areas(first)[:, None]).astype(np.int64)
+
+def touching_of(table: Float[np.ndarray, "d n"]) -> Touching:
+    """Of a table of all pairs."""
+    d, n = np.nonzero(table)
+    return Touching(d, n, table[d, n])
+
+
+def intersections(first: Sequence[RLE], second: Sequence[RLE]) -> Int[np.ndarray, "d n"]:
+    """Pixels that each pair of masks shares."""
+    check_one_size([*first, *second])
+    shared = runs.shared(runs.of_masks(first), runs.of_masks(second))
+    return runs.table(*shared, (len(first), len(second)))
 
 
 def mask_areas(masks: Sequence[RLE]) -> Int[np.ndarray, " n"]:
@@ -128,7 +178,8 @@ def mask_boxes(masks: Sequence[RLE]) -> Float[np.ndarray, "n 4"]:
     return xyxy(np.asarray(hotcoco.mask.to_bbox(plain(masks)), float).reshape(-1, 4))
 
 
-def _selected(found: Found, rows: Int[np.ndarray, " m"]) -> Found:
+def selected(found: Found, rows: Int[np.ndarray, " m"]) -> Found:
+    """Those detections, in that order."""
     return Found(
         labels=found.labels[rows],
         boxes=found.boxes[rows],

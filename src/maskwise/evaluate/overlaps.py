@@ -7,8 +7,17 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from maskwise.evaluate.boundary import boundary_iou
-from maskwise.evaluate.objects import Found, Truth, box_iou, mask_areas, mask_iou, present, xywh
+from maskwise.evaluate.boundary import touching_boundaries
+from maskwise.evaluate.objects import (
+    Found,
+    Touching,
+    Truth,
+    mask_areas,
+    present,
+    touching_boxes,
+    touching_masks,
+    xywh,
+)
 
 Matrix: TypeAlias = Float[np.ndarray, "d n"]
 Values: TypeAlias = Float[np.ndarray, " d"]
@@ -18,9 +27,13 @@ Values: TypeAlias = Float[np.ndarray, " d"]
 class Overlap:
     """Everything COCO's rules need to know about a kind of comparison."""
 
-    iou: Callable[[Truth, Found], Matrix]
+    touching: Callable[[Truth, Found], Touching]
     scores: Callable[[Found], Values]
     areas: Callable[[Found], Values]
+
+    def iou(self, truth: Truth, found: Found) -> Matrix:
+        """Of all pairs."""
+        return self.touching(truth, found).table((len(found), len(truth)))
 
 
 def of_kind(kind: str) -> Overlap:
@@ -55,20 +68,20 @@ def _found_masks(found: Found) -> tuple:
     return present(found.masks, "prediction")
 
 
-def _boxes(truth: Truth, found: Found) -> Matrix:
-    return box_iou(found.boxes, truth.boxes, truth.crowd)
+def _boxes(truth: Truth, found: Found) -> Touching:
+    return touching_boxes(found.boxes, truth.boxes, truth.crowd)
 
 
-def _masks(truth: Truth, found: Found) -> Matrix:
-    return mask_iou(_found_masks(found), present(truth.masks, "ground truth"), truth.crowd)
+def _masks(truth: Truth, found: Found) -> Touching:
+    return touching_masks(_found_masks(found), present(truth.masks, "ground truth"), truth.crowd)
 
 
-def _outlines(truth: Truth, found: Found) -> Matrix:
-    return boundary_iou(_found_masks(found), present(truth.masks, "ground truth"), truth.crowd)
+def _outlines(truth: Truth, found: Found) -> Touching:
+    return touching_boundaries(_found_masks(found), present(truth.masks, "ground truth"), truth.crowd)
 
 
 OVERLAPS = {
-    "bbox": Overlap(iou=_boxes, scores=by_class_confidence, areas=box_area),
-    "segm": Overlap(iou=_masks, scores=by_mask_score, areas=mask_area),
-    "boundary": Overlap(iou=_outlines, scores=by_mask_score, areas=mask_area),
+    "bbox": Overlap(touching=_boxes, scores=by_class_confidence, areas=box_area),
+    "segm": Overlap(touching=_masks, scores=by_mask_score, areas=mask_area),
+    "boundary": Overlap(touching=_outlines, scores=by_mask_score, areas=mask_area),
 }

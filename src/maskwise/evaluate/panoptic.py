@@ -9,17 +9,20 @@ Legend: D segments found and N true ones of one image, K classes.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from maskwise import rle
 from maskwise.categories import Categories
+from maskwise.evaluate import runs
 from maskwise.evaluate.integrate import mean_known
-from maskwise.evaluate.objects import Comparison, Pair, mask_areas, present
+from maskwise.evaluate.objects import Comparison, Pair, check_one_size, present
 from maskwise.evaluate.pixels import cross
 from maskwise.evaluate.report import ClassRow, Report
-from maskwise.rle import RLE
+from maskwise.evaluate.runs import Pairs
+
+NOBODY = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,12 +71,12 @@ def panoptic(comparison: Comparison, iou: str = "segm") -> Report:
     """
     if iou != "segm":
         raise ValueError(f"panoptic is about masks: iou must be 'segm', got {iou!r}")
-    return panoptic_quality(
-        [(_drawn_truth(pair), _drawn_found(pair)) for pair in comparison.pairs],
+    classes = len(comparison.categories)
+    return _report(
+        [_tally_of_masks(pair, classes) for pair in comparison.pairs],
         comparison.categories,
-        things=range(len(comparison.categories)),
+        things=range(classes),
         data=comparison.data,
-        zero_is_void=False,
         notes=("things only", "no void", "overlaps resolved by score"),
     )
 
@@ -89,6 +92,17 @@ def panoptic_quality(
 ) -> Report:
     """Of (truth, found) of each image. `things`: the labels of countable classes, the others are stuff."""
     tallies = [tally(truth, found, len(categories), zero_is_void=zero_is_void) for truth, found in images]
+    return _report(tallies, categories, things=things, data=data, notes=notes)
+
+
+def _report(
+    tallies: Sequence[Tally],
+    categories: Categories,
+    *,
+    things: Collection[int],
+    data: str,
+    notes: tuple[str, ...],
+) -> Report:
     total = sum(tallies, start=_nothing(len(categories)))
     table = total.numbers()
     countable = np.isin(np.arange(len(categories)), list(things))
@@ -112,54 +126,62 @@ def panoptic_quality(
 def tally(truth: Segmentation, found: Segmentation, classes: int, *, zero_is_void: bool = True) -> Tally:
     """One image. Without void, pixels of id 0 in the truth are background."""
     crossed = cross(truth.map, found.map)
-    rows, columns = _places(truth, crossed.first, "truth"), _places(found, crossed.second, "prediction")
-    both = crossed.counts[np.ix_(rows, columns)]
-    void = crossed.counts[(crossed.first == 0) & zero_is_void].sum(axis=0)[columns]
-    areas = crossed.counts[:, columns].sum(axis=0)
-    union = crossed.counts[rows].sum(axis=1)[:, None] + areas - both - void
-    same = truth.labels[:, None] == found.labels
-    overlap = both / union
-    match = same & ~truth.crowd[:, None] & (overlap > 0.5)
-    excused = void + (both * (same & truth.crowd[:, None])).sum(axis=0)
-    n, d = np.nonzero(match)
-    return Tally(
-        iou=np.bincount(truth.labels[n], overlap[n, d], minlength=classes).astype(float),
-        matches=np.bincount(truth.labels[n], minlength=classes),
-        wrong=np.bincount(found.labels[~match.any(axis=0) & (excused <= areas / 2)], minlength=classes),
-        missed=np.bincount(truth.labels[~match.any(axis=1) & ~truth.crowd], minlength=classes),
+    first, second, pixels = crossed.pairs
+    n, d = _places(truth, crossed.first, "truth"), _places(found, crossed.second, "prediction")
+    void = (crossed.first[first] == 0) & zero_is_void
+    both = (n[first] != NOBODY) & (d[second] != NOBODY)
+    return _tally(
+        _Segments(truth.labels, truth.crowd, _areas(n[first], pixels, len(truth.ids))),
+        _Segments(found.labels, found.crowd, _areas(d[second], pixels, len(found.ids))),
+        runs.added(n[first[both]], d[second[both]], pixels[both]),
+        void=_areas(d[second[void]], pixels[void], len(found.ids)),
+        classes=classes,
     )
 
 
-def drawn(
-    masks: Sequence[RLE],
-    labels: Int[np.ndarray, " n"],
-    crowd: Bool[np.ndarray, " n"],
-    *,
-    order: Int[np.ndarray, " n"],
-    size: tuple[int, int],
-) -> Segmentation:
-    """Masks painted on one map in that order, the last on top; what ends up hidden is left out."""
-    picture = np.zeros(size, np.int64)
-    for i in order.tolist():
-        window = rle.decode(masks[i])
-        h, w = window.bits.shape
-        picture[window.y0 : window.y0 + h, window.x0 : window.x0 + w][window.bits] = i + 1
-    ids = np.unique(picture[picture > 0])
-    return Segmentation(map=picture, ids=tuple(ids.tolist()), labels=labels[ids - 1], crowd=crowd[ids - 1])
+class _Segments(NamedTuple):
+    """Of one side of one image."""
+
+    labels: Int[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    areas: Int[np.ndarray, " n"]
 
 
-def _drawn_truth(pair: Pair) -> Segmentation:
-    """Crowds below, then from large to small; of equals the first in the file is on top."""
-    truth, masks = pair.truth, present(pair.truth.masks, "ground truth")
-    order = np.lexsort((mask_areas(masks), truth.crowd))
-    return drawn(masks, truth.labels, truth.crowd, order=order[::-1], size=truth.size)
+def _tally(truth: _Segments, found: _Segments, both: Pairs, *, void: Int[np.ndarray, " d"], classes: int) -> Tally:
+    """`both`: by ground truth and then by detection. What has no pixel is no segment."""
+    n, d, pixels = both
+    overlap = pixels / (truth.areas[n] + found.areas[d] - pixels - void[d])
+    same, crowd = truth.labels[n] == found.labels[d], truth.crowd[n]
+    match = same & ~crowd & (overlap > 0.5)
+    excused = void + runs.sums(d[same & crowd], pixels[same & crowd], len(found.areas))
+    n, d, overlap = n[match], d[match], overlap[match]
+    missed, wrong = ~truth.crowd & (truth.areas > 0), (excused <= found.areas / 2) & (found.areas > 0)
+    missed[n], wrong[d] = False, False
+    return Tally(
+        iou=np.bincount(truth.labels[n], overlap, minlength=classes).astype(float),
+        matches=np.bincount(truth.labels[n], minlength=classes),
+        wrong=np.bincount(found.labels[wrong], minlength=classes),
+        missed=np.bincount(truth.labels[missed], minlength=classes),
+    )
 
 
-def _drawn_found(pair: Pair) -> Segmentation:
-    """From the lowest mask score to the highest; of equals the first in the file is on top."""
-    found, masks = pair.found, present(pair.found.masks, "prediction")
-    order = np.argsort(-found.mask_scores, kind="stable")
-    return drawn(masks, found.labels, np.zeros(len(found), bool), order=order[::-1], size=pair.truth.size)
+def _tally_of_masks(pair: Pair, classes: int) -> Tally:
+    """Crowds below, then from large to small, and from the lowest mask score to the highest; of equals the first in the
+    file is on top."""
+    truth, found = pair.truth, pair.found
+    true_masks, found_masks = present(truth.masks, "ground truth"), present(found.masks, "prediction")
+    check_one_size([*true_masks, *found_masks])
+    true_runs, found_runs = runs.of_masks(true_masks), runs.of_masks(found_masks)
+    size_order = np.lexsort((runs.areas(true_runs, len(truth)), truth.crowd))[::-1]
+    score_order = np.argsort(-found.mask_scores, kind="stable")[::-1]
+    true_seen, found_seen = runs.visible(true_runs, size_order), runs.visible(found_runs, score_order)
+    return _tally(
+        _Segments(truth.labels, truth.crowd, runs.areas(true_seen, len(truth))),
+        _Segments(found.labels, np.zeros(len(found), bool), runs.areas(found_seen, len(found))),
+        runs.shared(true_seen, found_seen),
+        void=np.zeros(len(found), np.int64),
+        classes=classes,
+    )
 
 
 def _nothing(classes: int) -> Tally:
@@ -167,8 +189,13 @@ def _nothing(classes: int) -> Tally:
     return Tally(iou=np.zeros(classes), matches=zeros, wrong=zeros, missed=zeros)
 
 
-def _places(of: Segmentation, known: Int[np.ndarray, " a"], what: str) -> Int[np.ndarray, " n"]:
-    """Where the segments stand among the ids of the map; both must list the same."""
+def _areas(where: Int[np.ndarray, " p"], pixels: Int[np.ndarray, " p"], count: int) -> Int[np.ndarray, " n"]:
+    """Pixels of each segment; NOBODY's count nowhere."""
+    return runs.sums(where[where != NOBODY], pixels[where != NOBODY], count)
+
+
+def _places(of: Segmentation, known: Int[np.ndarray, " a"], what: str) -> Int[np.ndarray, " a"]:
+    """Which segment each id of the map is, NOBODY for 0; both must list the same."""
     listed, drawn_ids = set(of.ids), set(known[known != 0].tolist())
     if len(listed) != len(of.ids):
         raise ValueError(f"{what}: a segment id is listed more than once: {sorted(of.ids)}")
@@ -177,4 +204,6 @@ def _places(of: Segmentation, known: Int[np.ndarray, " a"], what: str) -> Int[np
             f"{what}: segments listed but without a pixel: {sorted(listed - drawn_ids)}, "
             f"in the map but not listed: {sorted(drawn_ids - listed)}"
         )
-    return np.searchsorted(known, np.array(of.ids, np.int64))
+    places = np.full(len(known), NOBODY)
+    places[np.searchsorted(known, np.array(of.ids, np.int64))] = np.arange(len(of.ids))
+    return places

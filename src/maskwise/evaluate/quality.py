@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from maskwise.evaluate.coco import COCO, Settings, curves
-from maskwise.evaluate.objects import Comparison, Found, Pair
+from maskwise.evaluate.objects import Comparison, Found, Pair, Touching
 from maskwise.evaluate.overlaps import Overlap, of_kind
 from maskwise.evaluate.report import Report, count_ground_truths
+from maskwise.evaluate.runs import highest
 
 IN_CROWD = 0.5
 """share of a detection inside a crowd from which on its true IoU is unknown"""
@@ -103,10 +104,11 @@ def quality(
 
 def true_iou(pair: Pair, overlap: Overlap) -> Float[np.ndarray, " d"]:
     """Highest IoU of each detection with a ground truth of its class; NaN where only a crowd could tell."""
-    iou = overlap.iou(pair.truth, pair.found)
-    same = pair.found.labels[:, None] == pair.truth.labels[None]
-    best = _highest(iou, same & ~pair.truth.crowd)
-    in_crowd = _highest(iou, same & pair.truth.crowd) >= IN_CROWD
+    met = overlap.touching(pair.truth, pair.found)
+    met = met.chosen(pair.found.labels[met.found] == pair.truth.labels[met.truth])
+    crowd = pair.truth.crowd[met.truth]
+    best = _highest(met.chosen(~crowd), len(pair.found))
+    in_crowd = _highest(met.chosen(crowd), len(pair.found)) >= IN_CROWD
     return np.where(in_crowd & (best < IN_CROWD), np.nan, best)
 
 
@@ -144,8 +146,8 @@ def _ranks(values: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     return (counts.cumsum() - (counts - 1) / 2)[place]
 
 
-def _highest(iou: Float[np.ndarray, "d n"], allowed: Bool[np.ndarray, "d n"]) -> Float[np.ndarray, " d"]:
-    return np.where(allowed, iou, 0.0).max(axis=1, initial=0.0)
+def _highest(met: Touching, detections: int) -> Float[np.ndarray, " d"]:
+    return highest(met.found, met.iou, detections)
 
 
 def _everywhere(comparison: Comparison, ranking: Callable[[Found], np.ndarray]) -> Float[np.ndarray, " d"]:
