@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from maskwise import rle
 from maskwise.categories import Categories
 from maskwise.evaluate.accuracy import IN_CROWD, SHOWN, accuracy
+from maskwise.evaluate.coco import coco
 from maskwise.evaluate.coverage import best_overlap, coverage, dice
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth
 from maskwise.evaluate.overlaps import of_kind
@@ -227,7 +228,7 @@ def test_no_policy_holds_a_table_of_all_pairs(policy, many):
     assert peak < MANY**4
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, coco])
 def test_four_times_the_objects_take_about_four_times_as_long(policy, many):
     """Far from sixteen times, as where all pairs are looked at."""
     quick, slow = (min(seconds(policy, of) for _ in range(3)) for of in (nuclei(MANY // 2), many))

@@ -6,7 +6,7 @@ pycocotools under every setting here; boundaries go through our own matching, wh
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, cast
 
 import hotcoco
@@ -24,7 +24,7 @@ from maskwise.evaluate.matching import (
     match,
     ranked,
 )
-from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, present, xywh
+from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, present, selected, xywh
 from maskwise.evaluate.overlaps import Overlap, of_kind, shown_by
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
 from maskwise.rle import RLE
@@ -251,6 +251,7 @@ def _ranked(images: Sequence[dict]) -> Ranked:
 
 def _evaluated(comparison: Comparison, iou: str, overlap: Overlap, settings: Settings) -> hotcoco.COCOeval:
     """Numbered afresh: images and classes by their place, so that any id will do (pycocotools loses id 0)."""
+    comparison = _limited(comparison, overlap, settings)
     truth = _hotcoco_truth(comparison, masks=iou == "segm")
     found = _hotcoco_found(comparison, truth, overlap, masks=iou == "segm")
     evaluator = hotcoco.COCOeval(truth, found, iou)
@@ -260,6 +261,20 @@ def _evaluated(comparison: Comparison, iou: str, overlap: Overlap, settings: Set
     params.use_cats = not settings.class_agnostic
     evaluator.evaluate()
     return evaluator
+
+
+def _limited(comparison: Comparison, overlap: Overlap, settings: Settings) -> Comparison:
+    """Without the detections beyond the largest limit, which hotcoco would compare with every object all the same."""
+    pairs = (p._replace(found=selected(p.found, _best(p.found, overlap, settings))) for p in comparison.pairs)
+    return replace(comparison, pairs=tuple(pairs))
+
+
+def _best(found: Found, overlap: Overlap, settings: Settings) -> Int[np.ndarray, " d"]:
+    """Detections up to the largest limit, as `groups` has them, in the order of the image."""
+    labels = _labels(found, settings)
+    order = np.lexsort((found.labels, -overlap.scores(found), labels))
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    return np.sort(order[rank < settings.max_dets[-1]])
 
 
 def _hotcoco_truth(comparison: Comparison, *, masks: bool) -> hotcoco.COCO:
