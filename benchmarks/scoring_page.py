@@ -3,6 +3,7 @@ what a paired test says of differences."""
 
 import math
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ BEGIN = "<!-- benchmarks/mask_scoring.py -->"
 DASH, NOTHING = "-", "It has not been run yet.\n"
 PICTURES = "pictures/{}-{}.svg"
 CAPTIONS = {
-    "rankings": "Points of mask AP that the order by mask score gains over that by class score (dots), and that the\n"
+    "rankings": "Points of mask AP that the order by mask score gains over that by class score (dots), and that the "
     "order by true IoU would (ends), for each training:",
     "calibration": "Mean true IoU of detections that hit an object, by their predicted quality:",
 }
@@ -433,5 +434,5 @@ def _told(page: Path, budget: str, rows: Sequence[Row]) -> list[str]:
         place = PICTURES.format(name, budget)
         (page.parent / place).parent.mkdir(exist_ok=True)
         (page.parent / place).write_text(svg)
-        pictures += [f"{CAPTIONS[name]}\n", f"![{name}, budget {budget}]({place})\n"]
+        pictures += [f"{textwrap.fill(CAPTIONS[name], 120)}\n", f"![{name}, budget {budget}]({place})\n"]
     return [f"### Budget `{budget}`\n", *tables, *pictures] if tables else []
