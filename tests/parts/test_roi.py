@@ -130,6 +130,18 @@ def test_roi_warp_of_whole_cells_is_roi_align_without_the_shift():
     torch.testing.assert_close(warp(x, rois, 14, stride=8), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_roi_warp_repeats_the_border():
+    """As a padded map would be read, values and gradients."""
+    (x,) = (x[:1].requires_grad_() for x in levels(strides=(8,)))
+    around = F.pad(x, (4, 4, 4, 4), mode="replicate")
+    outside = torch.tensor([[0, -24.0, -16, 40, 32], [0, 150, 100, 216, 184], [0, -24, 0, 216, 160]])
+    inside = outside + torch.tensor([0, 32.0, 32, 32, 32])
+    found, expected = warp(x, outside, 14, stride=8), warp(around, inside, 14, stride=8)
+    torch.testing.assert_close(found, expected)
+    one, other = (torch.autograd.grad((read**2).sum(), x, retain_graph=True)[0] for read in (found, expected))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("reduce", "pool"), [("average", F.avg_pool2d), ("maximum", F.max_pool2d)])
 def test_roi_warp_reads_rows_on_a_cpu_with_the_same_gradients(reduce, pool, monkeypatch):
     """Sides of fewer than 16 cells: no point lies on the border of two."""
