@@ -53,6 +53,7 @@ def files(tmp_path):
     return {"GT": str(tmp_path / "train.json"), "RESULTS": str(tmp_path / "results.json")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", ["eval --help", "eval GT RESULTS", "data check GT --json"])
 def test_a_reader_that_goes_away_is_no_error(files, words):
     command = [sys.executable, "-m", "maskwise.cli", *(files.get(word, word) for word in words.split())]

@@ -11,6 +11,7 @@ NETWORKS = {"spatial_embeddings": "/parts/erfnet.py"}
 MOST_FILES, MOST_LINES = 15, 1500
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_can_be_read_in_an_afternoon(name):
     found = cost(name)

@@ -140,6 +140,7 @@ def test_what_is_drawn_by_chance_follows_the_seed(name):
     assert {n: v.item() for n, v in one.items()} == {n: v.item() for n, v in other.items()}
 
 
+@pytest.mark.long
 @promise
 def test_half_the_precision_gives_almost_the_same_losses(name):
     images, targets = batch()
