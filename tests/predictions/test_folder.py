@@ -248,13 +248,37 @@ def test_folders_of_others_are_neither_written_into_nor_taken_away(pictures):
     assert (wanted.out / "csv").is_dir()
 
 
-def test_lines_of_others_are_not_added_to(pictures):
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {"predictions.jsonl": "mine\n"},
+        {"predict.json": "[]", "predictions.jsonl": "mine\n"},
+        {"predict.json": '{"save": ["csv"]}', "failures.jsonl": "mine\n"},
+        {"predict.json": "mine"},
+        {"predict.json/mine.txt": "mine"},
+        {"predict.json": "[" * 200_000},
+    ],
+)
+def test_files_of_others_are_neither_added_to_nor_taken_away(pictures, mine):
     wanted = job(pictures, save=())
-    wanted.out.mkdir()
-    (wanted.out / "predictions.jsonl").write_text("mine\n")
-    with pytest.raises(ValueError, match=r"predictions\.jsonl is there, and not of earlier predictions"):
+    for name, words in mine.items():
+        (wanted.out / name).parent.mkdir(parents=True, exist_ok=True)
+        (wanted.out / name).write_text(words)
+    with pytest.raises(ValueError, match=r"\.jsonl? is there, and not of earlier predictions|predict\.json: not JSON"):
         run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
-    assert tree(wanted.out) == {"predictions.jsonl": b"mine\n"}
+    assert tree(wanted.out) == {name: words.encode() for name, words in mine.items()}
+
+
+@pytest.mark.parametrize("inner", ["pictures", "pictures/0.png", "pictures/*.png"])
+def test_sources_are_not_taken_away(pictures, inner):
+    wanted = job(pictures, save=("coco",))
+    run(Bright(), (Asked.of(read_image(p), name=p.name) for p in sorted(pictures.glob("[0-3].png"))), wanted)
+    kept = tree(wanted.out)
+    assert "pictures/0.png" in kept
+    again = replace(wanted, sources=[str(wanted.out / inner)], exist_ok=True)
+    with pytest.raises(ValueError, match="in what would be written over"):
+        run(Bright(), named(again.sources), again)
+    assert tree(wanted.out) == kept
 
 
 def test_what_a_folder_says_of_itself_takes_nothing_else_away(pictures, tmp_path):

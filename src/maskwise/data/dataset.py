@@ -69,11 +69,13 @@ class Labelled:
     scores: Scores | None = None
     """Where the file holds predictions."""
     stated_boxes: Float[Tensor, "n 4"] | None = None
-    """Those of the file, which need not be tight, where it has any: for judging, never for learning."""
+    """Those of the file, which need not be tight: for judging, never for learning. None: it has none of its own."""
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.targets):
             raise ValueError(f"{len(self.targets)} instances but {len(self.ids)} ids")
+        if self.stated_boxes is not None and len(self.stated_boxes) != len(self.targets):
+            raise ValueError(f"{len(self.targets)} instances but {len(self.stated_boxes)} stated boxes")
 
     def truth(self) -> Targets:
         """What the file says, to judge by."""

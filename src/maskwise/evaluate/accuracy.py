@@ -13,15 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse.csgraph import connected_components
 
 from maskwise.evaluate.coco import COCO
 from maskwise.evaluate.integrate import mean_known
 from maskwise.evaluate.objects import Comparison, Pair, Touching
 from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.report import ClassRow, Report, count_ground_truths
-from maskwise.evaluate.runs import highest
+from maskwise.evaluate.runs import changes, highest
 
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9)
 IN_CROWD = 0.5
@@ -111,18 +112,30 @@ def _of_class(
 
 
 def _taken(met: Touching, threshold: float) -> Int[np.ndarray, " r"]:
-    """Detections that have a partner: most pairs first, then most overlap."""
-    fits = met.iou >= threshold
-    found, truth = met.found[fits], met.truth[fits]
-    if np.bincount(found).max(initial=0) <= 1 and np.bincount(truth).max(initial=0) <= 1:
-        return found  # nobody has a choice
-    rows, d = np.unique(met.found, return_inverse=True)
-    columns, n = np.unique(met.truth, return_inverse=True)
-    gain = fits + met.iou / (2 * min(len(rows), len(columns)) + 1)
-    alone = np.arange(len(rows))  # a column of its own for each row, which gains nothing; no cost may be 0
-    cost = coo_array(
-        (np.append(2 - gain, 2 + 0 * alone), (np.append(d, alone), np.append(n, len(columns) + alone))),
-        shape=(len(rows), len(columns) + len(rows)),
-    )
-    _, partner = min_weight_full_bipartite_matching(cost.tocsr())
-    return met.found[fits & (partner[d] == n)]
+    """Detections that have a partner: most pairs first, then most overlap, among those that could have each other."""
+    met = met.chosen(met.iou >= threshold)
+    detections, d = np.unique(met.found, return_inverse=True)
+    objects, n = np.unique(met.truth, return_inverse=True)
+    several = len(detections) + len(objects)
+    graph = coo_array((np.ones(len(d)), (d, len(detections) + n)), shape=(several, several))
+    _, part = connected_components(graph, directed=False)
+    sides = (np.bincount(side, minlength=several) for side in np.split(part, [len(detections)]))
+    has_choice = np.logical_and(*(count > 1 for count in sides))
+    part = part[d]
+    order = np.lexsort((-met.iou, part))
+    begins = changes(part[order])
+    best = order[begins]
+    taken = [met.found[best[~has_choice[part[best]]]]]
+    for pairs in np.split(order, begins[1:]):
+        if len(pairs) and has_choice[part[pairs[0]]]:
+            taken.append(detections[_paired(d[pairs], n[pairs], met.iou[pairs])])
+    return np.concatenate(taken)
+
+
+def _paired(d: Int[np.ndarray, " p"], n: Int[np.ndarray, " p"], iou: Float[np.ndarray, " p"]) -> Int[np.ndarray, " r"]:
+    rows, i = np.unique(d, return_inverse=True)
+    columns, j = np.unique(n, return_inverse=True)
+    gain = np.zeros((len(rows), len(columns)))
+    gain[i, j] = 1 + iou / (2 * min(gain.shape) + 1)
+    row, column = linear_sum_assignment(gain, maximize=True)
+    return rows[row[gain[row, column] > 0]]

@@ -85,6 +85,11 @@ def visible(runs: Runs, order: Int[np.ndarray, " n"]) -> Runs:
 
 def added(first: Int[np.ndarray, " q"], second: Int[np.ndarray, " q"], pixels: Int[np.ndarray, " q"]) -> Pairs:
     """Each pair once."""
+    columns = int(second.max(initial=-1)) + 1
+    if len(first) and (int(first.max()) + 1) * columns <= len(first):  # most of all pairs meet
+        total = sums(first * columns + second, pixels, 0)
+        met = np.flatnonzero(total)
+        return Pairs(met // columns, met % columns, total[met])
     order = np.lexsort((second, first))
     first, second = first[order], second[order]
     begins = changes(first, second)

@@ -8,6 +8,7 @@ import hotcoco.mask
 import numpy as np
 from jaxtyping import Bool, Int
 
+from maskwise import rle
 from maskwise.rle import RLE
 
 LONGEST = 7
@@ -78,7 +79,7 @@ def first_malformed(masks: Sequence[RLE]) -> int | None:
 
 
 def _do_not_fill(texts: Sequence[bytes], pixels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """All strings at once: letters -> signed numbers -> runs (each the difference to the run two before) -> sums."""
+    """Which are no strings of masks, or have runs that do not add up; all are looked at together."""
     lengths = np.array([len(text) for text in texts], np.int64)
     letters = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - 48
     of_letter = np.repeat(np.arange(len(texts)), lengths)
@@ -94,22 +95,6 @@ def _do_not_fill(texts: Sequence[bytes], pixels: Int[np.ndarray, " n"]) -> Bool[
     bad[owner[last - first >= LONGEST]] = True
     if bad.any():
         return bad
-    bits = 5 * (np.arange(len(letters)) - np.repeat(first, last - first + 1))
-    numbers = np.add.reduceat((letters & 31) << bits, first)
-    numbers -= np.where(letters[last] & 16, 1 << (5 * (last - first + 1)), 0)
-    runs = _undo_differences(numbers, np.bincount(owner, minlength=len(texts)))
+    runs, per_mask = rle.from_strings(texts)
     bad[owner[runs < 0]] = True
-    starts = np.concatenate([[0], np.bincount(owner, minlength=len(texts)).cumsum()[:-1]])
-    return bad | (np.add.reduceat(runs, starts) != pixels)
-
-
-def _undo_differences(numbers: Int[np.ndarray, " r"], per_mask: Int[np.ndarray, " n"]) -> Int[np.ndarray, " r"]:
-    """The first three numbers of a mask are runs, each later one is added to the run two before it."""
-    start = np.repeat(per_mask.cumsum() - per_mask, per_mask)
-    position = np.arange(len(numbers)) - start
-    runs = np.where(position == 0, numbers, 0)
-    for chain in ((position % 2 == 1), (position % 2 == 0) & (position > 0)):
-        sums = np.where(chain, numbers, 0).cumsum()
-        before = np.concatenate([[0], sums])[start]  # what earlier masks have added up
-        runs = np.where(chain, sums - before, runs)
-    return runs
+    return bad | (np.add.reduceat(runs, per_mask.cumsum() - per_mask) != pixels)

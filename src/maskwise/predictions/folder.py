@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, TypeAlias, get_args
+from typing import Any, BinaryIO, NamedTuple, TypeAlias, TypeGuard, get_args
 
 import torch
 
@@ -147,12 +147,18 @@ def lines(folder: Path) -> Iterator[Json]:
 
 def read_about(folder: Path) -> Json:
     path = folder / ABOUT
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{folder}: no predictions here: there is no {ABOUT}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    if not path.exists():
+        raise ValueError(f"{folder}: no predictions here: there is no {ABOUT}")
+    about = json_file.load(path)
+    if not _is_ours(about):
+        raise ValueError(f"{path}: not of predictions")
+    return about
+
+
+def _is_ours(about: object) -> TypeGuard[dict[str, Json]]:
+    if not isinstance(about, dict) or not {"model", "categories", "options", "save"} <= about.keys():
+        return False
+    return isinstance(about["save"], list)
 
 
 # Beginning
@@ -210,21 +216,28 @@ def _kept(out: Path, batch: int) -> list[Head]:
 
 def _clear(job: Job) -> None:
     """What earlier predictions wrote there. What somebody else did is not taken away, nor written among."""
-    earlier = _written(read_about(job.out)) if (job.out / ABOUT).exists() else []
-    for name in [LINES, FAILURES, *_folders(job.save)]:
-        if name not in earlier and os.path.lexists(job.out / name):
-            raise ValueError(f"{job.out / name} is there, and not of earlier predictions: choose another --out")
-    for path in (job.out / name for name in earlier):
+    earlier = _earlier(job.out)
+    for name in [ABOUT, LINES, FAILURES, *_folders(job.save)]:
+        path, is_file = job.out / name, name in (ABOUT, LINES, FAILURES)
+        if os.path.lexists(path) and (earlier is None or (path.is_dir() if is_file else name not in earlier)):
+            raise ValueError(f"{path} is there, and not of earlier predictions: choose another --out")
+    folders = [job.out / name for name in earlier or ()]
+    for source in job.sources:
+        if any(Path(source).expanduser().resolve().is_relative_to(folder.resolve()) for folder in folders):
+            raise ValueError(f"{source} lies in {job.out}, in what would be written over: choose another --out")
+    for path in [job.out / LINES, job.out / FAILURES, *folders]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
 
-def _written(about: Json) -> list[str]:
-    """The file may come from anywhere: it names ways to save, and no places."""
-    save = about.get("save") if isinstance(about, dict) else None
-    return [LINES, FAILURES, *_folders([name for name in get_args(Save) if isinstance(save, list) and name in save])]
+def _earlier(out: Path) -> list[str] | None:
+    """Folders of the predictions that are there. The file may come from anywhere: it names ways to save, no places."""
+    about = json_file.load(out / ABOUT) if (out / ABOUT).is_file() else None
+    if not _is_ours(about):
+        return None
+    return _folders([name for name in get_args(Save) if name in about["save"]])
 
 
 def _folders(save: Sequence[str]) -> list[str]:
