@@ -265,7 +265,9 @@ def _evaluated(comparison: Comparison, iou: str, overlap: Overlap, settings: Set
 
 def _limited(comparison: Comparison, overlap: Overlap, settings: Settings) -> Comparison:
     """Without the detections beyond the largest limit, which hotcoco would compare with every object all the same."""
-    pairs = (p._replace(found=selected(p.found, _best(p.found, overlap, settings))) for p in comparison.pairs)
+    most = settings.max_dets[-1]
+    several = ((p, p.found) for p in comparison.pairs)
+    pairs = (p if len(f) <= most else p._replace(found=selected(f, _best(f, overlap, settings))) for p, f in several)
     return replace(comparison, pairs=tuple(pairs))
 
 
