@@ -202,7 +202,7 @@ DOUBLED = b"(tq\x00" + b"0h\x00h\x00\x86q\x00" * 40
         b"}" + DOUBLED + b"K\x01s",  # as a key
         DOUBLED + DOUBLED + b"\x93",  # as a name
         b"\x8e" + (1 << 40).to_bytes(8, "little"),  # bytes that are not there
-        b"}" + b"(t" + b"\x85" * 300_000 + b"K\x01s",  # deeper than the stack
+        b"}" + b"(t" + b"\x85" * 100_000 + b"K\x01s",  # deeper than the stack
     ],
 )
 def test_what_takes_for_ever_or_more_than_there_is_is_refused(tmp_path, data):

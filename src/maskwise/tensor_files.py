@@ -67,7 +67,7 @@ def _check_stored(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:  # damaged; a version; its names
+    except (zipfile.BadZipFile, RuntimeError, ValueError) as error:  # damaged, of an unknown version, oddly named
         raise ValueError(f"{path}: cannot be read: {error}") from None
     large = sum(entry.file_size for entry in entries) > path.stat().st_size
     if large or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

@@ -297,8 +297,8 @@ def test_boundary_iou_by_hand(rle):
     bits[0, 10:30, 10:30], bits[1, 10:30, 11:31] = True, True
     first, second = (rle(b) for b in bits)
     ring = (19 + 19) / (76 + 76 - 38)
-    assert boundary.boundary_iou([second], [first], np.array([False])).item() == pytest.approx(ring)
-    assert boundary.boundary_iou([second], [first], np.array([True])).item() == pytest.approx(380 / 400)
+    assert boundary.touching_boundaries([second], [first], np.array([False])).iou.item() == pytest.approx(ring)
+    assert boundary.touching_boundaries([second], [first], np.array([True])).iou.item() == pytest.approx(380 / 400)
 
 
 class BoundaryEval(COCOeval):

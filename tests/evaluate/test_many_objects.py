@@ -75,6 +75,12 @@ def counted(found, true):
     return both, found.sum((1, 2))[:, None], true.sum((1, 2))[None]
 
 
+def table_of(true, found, pair):
+    """IoU of all pairs; of a crowd what a detection has in it."""
+    both, found_areas, true_areas = counted(found, true)
+    return both / np.maximum(np.where(pair.truth.crowd, found_areas, found_areas + true_areas - both), 1)
+
+
 @settings(deadline=None, max_examples=80)
 @given(seed=st.integers(0, 10**6))
 def test_best_dice_and_coverage_equal_whole_tables(seed):
@@ -134,9 +140,7 @@ def segmentation(bits, order, labels, crowd):
 def test_accuracy_pairs_as_well_as_the_best_of_all_pairings(seed):
     """Of equally good pairings any may be taken, which matters where what is left over may lie in a crowd."""
     true, found, pair = image(seed)
-    both, found_areas, true_areas = counted(found, true)
-    crowd = pair.truth.crowd
-    iou = both / np.maximum(np.where(crowd, found_areas, found_areas + true_areas - both), 1)
+    crowd, iou = pair.truth.crowd, table_of(true, found, pair)
     report = accuracy(comparison_of(pair))
     for label, threshold in itertools.product(range(CLASSES), SHOWN):
         mine, theirs = pair.found.labels == label, pair.truth.labels == label
@@ -162,9 +166,7 @@ def best_share(iou, excused, threshold, nudge):
 @given(seed=st.integers(0, 10**6))
 def test_best_overlaps_equal_whole_tables(seed):
     true, found, pair = image(seed)
-    both, found_areas, true_areas = counted(found, true)
-    crowd = pair.truth.crowd
-    iou = both / np.maximum(np.where(crowd, found_areas, found_areas + true_areas - both), 1)
+    crowd, iou = pair.truth.crowd, table_of(true, found, pair)
     iou = np.where(pair.found.labels[:, None] == pair.truth.labels, iou, 0)
     report = best_overlap(comparison_of(pair))
     for label, row in enumerate(report.classes):

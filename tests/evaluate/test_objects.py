@@ -9,8 +9,8 @@ from maskwise.evaluate.objects import (
     intersections,
     mask_areas,
     mask_boxes,
-    mask_iou,
     present,
+    touching_masks,
     xywh,
     xyxy,
 )
@@ -32,8 +32,8 @@ def test_overlaps_of_masks_equal_counting_pixels(seed, d, n, rle):
     own = np.broadcast_to(bits[:d].sum((1, 2))[:, None], shared.shape)
     assert np.array_equal(intersections(found, truth), shared)
     expected = shared / np.maximum(np.where(crowd, own, union), 1)
-    np.testing.assert_allclose(mask_iou(found, truth, crowd), expected, atol=1e-15)
-    np.testing.assert_allclose(mask_iou(found, truth), shared / np.maximum(union, 1), atol=1e-15)
+    np.testing.assert_allclose(touching_masks(found, truth, crowd).table((d, n)), expected, atol=1e-15)
+    np.testing.assert_allclose(touching_masks(found, truth).table((d, n)), shared / np.maximum(union, 1), atol=1e-15)
     assert mask_areas(found).tolist() == bits[:d].sum((1, 2)).tolist()
 
 
@@ -67,7 +67,7 @@ def test_corners_of_float32_survive_the_way_over_extents(box):
 
 def test_masks_of_different_pictures_are_refused(rle):
     with pytest.raises(ValueError, match=r"different sizes: \[\(2, 3\), \(3, 2\)\]"):
-        mask_iou([rle(np.ones((2, 3)))], [rle(np.ones((3, 2)))])
+        touching_masks([rle(np.ones((2, 3)))], [rle(np.ones((3, 2)))])
 
 
 def test_a_policy_for_masks_says_so_when_there_are_none():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskwise.evaluate.files import compare
-from maskwise.evaluate.objects import mask_iou
+from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.region_ap import (
     CIHP,
     OXFORD,
@@ -145,7 +145,7 @@ def _plain(comparison, label, t, rules):
     rows = []
     for i, (_, truth, found) in enumerate(comparison.pairs):
         n = np.flatnonzero((truth.labels == label) & ~truth.crowd)
-        iou = mask_iou(found.masks, truth.masks)[:, n]
+        iou = of_kind("segm").iou(truth, found)[:, n]
         rows += [(found.mask_scores[d], i, iou[d]) for d in np.flatnonzero(found.labels == label)]
     positives = sum(int(((p.truth.labels == label) & ~p.truth.crowd).sum()) for p in comparison.pairs)
     right, taken = [], set()

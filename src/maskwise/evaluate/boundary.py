@@ -7,7 +7,7 @@ is outline too. Boundary AP compares with the smaller of mask IoU and boundary I
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from maskwise import rle
 from maskwise.evaluate.objects import Touching, touching_masks
@@ -16,13 +16,11 @@ from maskwise.rle import RLE, Window
 DIAGONAL_SHARE = 0.02
 
 
-def boundary_iou(found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "d n"]:
-    """The smaller of mask IoU and boundary IoU; of a crowd, which has no outline to speak of, the mask IoU alone."""
-    return touching_boundaries(found, truth, crowd).table((len(found), len(truth)))
-
-
 def touching_boundaries(found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"]) -> Touching:
-    """The same where it is not 0. Boundaries that touch belong to masks that do."""
+    """The smaller of mask IoU and boundary IoU; of a crowd, which has no outline to speak of, the mask IoU alone.
+
+    Boundaries that touch belong to masks that do.
+    """
     masks = touching_masks(found, truth, crowd)
     lines = touching_masks(boundaries(found), boundaries(truth))
     n = max(1, len(truth))

@@ -266,17 +266,16 @@ def _evaluated(comparison: Comparison, iou: str, overlap: Overlap, settings: Set
 def _limited(comparison: Comparison, overlap: Overlap, settings: Settings) -> Comparison:
     """Without the detections beyond the largest limit, which hotcoco would compare with every object all the same."""
     most = settings.max_dets[-1]
-    several = ((p, p.found) for p in comparison.pairs)
-    pairs = (p if len(f) <= most else p._replace(found=selected(f, _best(f, overlap, settings))) for p, f in several)
+    pairs = [p if len(p.found) <= most else _best(p, overlap, settings) for p in comparison.pairs]
     return replace(comparison, pairs=tuple(pairs))
 
 
-def _best(found: Found, overlap: Overlap, settings: Settings) -> Int[np.ndarray, " d"]:
-    """Detections up to the largest limit, as `groups` has them, in the order of the image."""
-    labels = _labels(found, settings)
-    order = np.lexsort((found.labels, -overlap.scores(found), labels))
+def _best(pair: Pair, overlap: Overlap, settings: Settings) -> Pair:
+    """With the detections up to the largest limit, as `groups` has them, in the order of the image."""
+    labels = _labels(pair.found, settings)
+    order = np.lexsort((pair.found.labels, -overlap.scores(pair.found), labels))
     rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    return np.sort(order[rank < settings.max_dets[-1]])
+    return pair._replace(found=selected(pair.found, np.sort(order[rank < settings.max_dets[-1]])))
 
 
 def _hotcoco_truth(comparison: Comparison, *, masks: bool) -> hotcoco.COCO:

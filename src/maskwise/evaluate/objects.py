@@ -116,15 +116,8 @@ def present(masks: tuple[RLE, ...] | None, what: str) -> tuple[RLE, ...]:
     return masks
 
 
-def mask_iou(
-    found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"] | None = None
-) -> Float[np.ndarray, "d n"]:
-    """Intersection over union; over the area of the detection alone where the truth is a crowd."""
-    return touching_masks(found, truth, crowd).table((len(found), len(truth)))
-
-
 def touching_masks(found: Sequence[RLE], truth: Sequence[RLE], crowd: Bool[np.ndarray, " n"] | None = None) -> Touching:
-    """The same where it is not 0."""
+    """Intersection over union; over the area of the detection alone where the truth is a crowd."""
     check_one_size([*found, *truth])
     crowd = np.zeros(len(truth), bool) if crowd is None else crowd
     if len(found) * len(truth) <= FEW:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from maskwise.evaluate.coco import COCO, Settings, curves
-from maskwise.evaluate.objects import Comparison, Found, Pair, Touching
+from maskwise.evaluate.objects import Comparison, Found, Pair
 from maskwise.evaluate.overlaps import Overlap, of_kind
 from maskwise.evaluate.report import Report, count_ground_truths
 from maskwise.evaluate.runs import highest
@@ -107,8 +107,9 @@ def true_iou(pair: Pair, overlap: Overlap) -> Float[np.ndarray, " d"]:
     met = overlap.touching(pair.truth, pair.found)
     met = met.chosen(pair.found.labels[met.found] == pair.truth.labels[met.truth])
     crowd = pair.truth.crowd[met.truth]
-    best = _highest(met.chosen(~crowd), len(pair.found))
-    in_crowd = _highest(met.chosen(crowd), len(pair.found)) >= IN_CROWD
+    single, several = met.chosen(~crowd), met.chosen(crowd)
+    best = highest(single.found, single.iou, len(pair.found))
+    in_crowd = highest(several.found, several.iou, len(pair.found)) >= IN_CROWD
     return np.where(in_crowd & (best < IN_CROWD), np.nan, best)
 
 
@@ -144,10 +145,6 @@ def spearman(first: Float[np.ndarray, " d"], second: Float[np.ndarray, " d"]) ->
 def _ranks(values: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts - 1) / 2)[place]
-
-
-def _highest(met: Touching, detections: int) -> Float[np.ndarray, " d"]:
-    return highest(met.found, met.iou, detections)
 
 
 def _everywhere(comparison: Comparison, ranking: Callable[[Found], np.ndarray]) -> Float[np.ndarray, " d"]:

@@ -216,16 +216,15 @@ def _kept(out: Path, batch: int) -> list[Head]:
 
 def _clear(job: Job) -> None:
     """What earlier predictions wrote there. What somebody else did is not taken away, nor written among."""
-    earlier = _earlier(job.out)
-    for name in [ABOUT, LINES, FAILURES, *_folders(job.save)]:
-        path, is_file = job.out / name, name in (ABOUT, LINES, FAILURES)
-        if os.path.lexists(path) and (earlier is None or (path.is_dir() if is_file else name not in earlier)):
-            raise ValueError(f"{path} is there, and not of earlier predictions: choose another --out")
-    folders = [job.out / name for name in earlier or ()]
+    earlier, files = _earlier(job.out), [job.out / name for name in (ABOUT, LINES, FAILURES)]
+    folders, wanted = ([job.out / name for name in names or ()] for names in (earlier, _folders(job.save)))
+    foreign = [path for path in files if earlier is None or path.is_dir()] + [p for p in wanted if p not in folders]
+    if there := next((path for path in foreign if os.path.lexists(path)), None):
+        raise ValueError(f"{there} is there, and not of earlier predictions: choose another --out")
     for source in job.sources:
         if any(Path(source).expanduser().resolve().is_relative_to(folder.resolve()) for folder in folders):
             raise ValueError(f"{source} lies in {job.out}, in what would be written over: choose another --out")
-    for path in [job.out / LINES, job.out / FAILURES, *folders]:
+    for path in [*files[1:], *folders]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
