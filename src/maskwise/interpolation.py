@@ -1,7 +1,8 @@
 """One axis of bilinear interpolation as a small matrix. Two of them, one a side, replace sampling on a dense image.
 
 Bilinear weights are a product of a weight in x and one in y. So reading a grid off a mask, or drawing a small mask into
-a box, is `down @ mask @ across.T`, exactly, and costs what the window costs and not what the picture costs.
+a box, is `down @ mask @ across.T`, exactly, and costs what the window costs and not what the picture costs. Points that
+are no grid are read one by one.
 
 Legend: k regions, m cells along a side, p pixels along a window.
 """
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def product(*matrices: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -62,6 +64,13 @@ def enlarging_weights(
     """
     at = ((pixels + 0.5) * ratio - 0.5).clamp(0, extent - 1)
     return (1 - (at[:, None] - cells).abs()).clamp(min=0)
+
+
+def at_points(x: Float[Tensor, "b c h w"], points: Float[Tensor, "b n m 2"]) -> Float[Tensor, "b c n m"]:
+    """Read at x and y in cells, of which whole numbers are the middles; beyond the border there are zeros."""
+    height, width = x.shape[2:]
+    from_border_to_border = (2 * points + 1) / points.new_tensor([width, height]) - 1  # -1 to 1
+    return F.grid_sample(x, from_border_to_border, align_corners=False)
 
 
 class Pasting(Protocol):

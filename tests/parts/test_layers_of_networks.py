@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torchvision.ops import FeaturePyramidNetwork, batched_nms
+from torchvision.ops import FeaturePyramidNetwork, batched_nms, deform_conv2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from maskwise.parts import norms
-from maskwise.parts.deformable import DeformableConvolution, deform
+from maskwise.parts.deformable import DeformableConvolution, by_reading, deform
 from maskwise.parts.fpn import FPN, Strided
 from maskwise.parts.norms import FrozenBatchNorm
 from maskwise.parts.suppression import soft_nms
@@ -120,6 +120,30 @@ def test_it_begins_as_the_convolution_that_it_replaces(options):
     torch.testing.assert_close(deformable(x), plain(x))
     deformable(x).sum().backward()
     assert deformable.offset.weight.grad.any()
+
+
+@pytest.mark.parametrize("reach", [0.0, 0.7, 20.0])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stride": (2, 1)}, {"dilation": (2, 1), "padding": (0, 2)}, {"groups": 2, "bias": False}, {"groups": 4}],
+)
+def test_on_a_cpu_it_is_torchvisions_with_all_gradients(options, reach):
+    plain = nn.Conv2d(4, 8, 3, **{"padding": 1} | options)
+    geometry = {name: getattr(plain, name) for name in ("stride", "padding", "dilation")}
+    x = torch.randn(2, 4, 9, 11)
+    height, width = plain(x).shape[2:]
+    offset = torch.randn(2, 18, height, width) * reach
+    inputs = [t.detach().requires_grad_() for t in (x, offset, plain.weight, plain.bias) if t is not None]
+    weights = torch.randn(2, 8, height, width)
+    several = []
+    for operator in (by_reading, deform_conv2d):
+        found = operator(*(inputs if plain.bias is not None else [*inputs, None]), **geometry)
+        several.append((found, *torch.autograd.grad((found * weights).sum(), inputs)))
+    mine, theirs = several
+    at_cells = reach == 0  # where a bilinear function has a corner, of which either slope is right
+    for i, (one, other) in enumerate(zip(mine, theirs, strict=True)):
+        if not (at_cells and i == 2):
+            torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
 
 
 def test_which_convolutions_are_replaced():

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align, roi_pool
 
 from maskwise import boxes
+from maskwise.interpolation import at_points
 from maskwise.parts.convention import Convention
 from maskwise.parts.matching import BETWEEN, match, sample
 from maskwise.structures import Targets
@@ -147,16 +148,10 @@ def warp(
     corners = to_cells(rois[:, 1:] / stride) if rounded else rois[:, 1:] / stride
     share = (torch.arange(size, device=x.device) + 0.5) / size
     at = corners[:, None, :2] + share[:, None] * (corners[:, 2:] - corners[:, :2])[:, None]  # n s 2
-    # a whole number is the middle of a cell; grid_sample counts from -1 to 1, from border to border
-    sides = at.new_tensor([x.shape[3], x.shape[2]])
-    at = (2 * at.clamp(min=0).minimum(sides - 1) + 1) / sides - 1
-    across, down = at.unbind(2)
-    grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)  # n s s 2
+    across, down = at.clamp(min=0).minimum(at.new_tensor([x.shape[3] - 1, x.shape[2] - 1])).unbind(2)
+    points = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)  # n s s 2
     parts = [torch.where(rois[:, 0] == i)[0] for i in range(len(x))]
-    found = [
-        F.grid_sample(one[None], grid[part].flatten(0, 1)[None], align_corners=False)[0]
-        for one, part in zip(x, parts, strict=True)
-    ]
+    found = [at_points(one[None], points[part].flatten(0, 1)[None])[0] for one, part in zip(x, parts, strict=True)]
     return torch.cat(found, 1).unflatten(1, (len(rois), size)).transpose(0, 1)[torch.cat(parts).argsort()]
 
 
