@@ -13,7 +13,12 @@ from maskwise.parts.deformable import DeformableConvolution
 from maskwise.parts.norms import FrozenBatchNorm
 
 
-@pytest.mark.parametrize("name", get_args(Name))
+def long_of(name):
+    """ResNeXts of 101 layers take seconds to draw."""
+    return pytest.param(name, marks=pytest.mark.long) if name.startswith("resnext") else name
+
+
+@pytest.mark.parametrize("name", [long_of(name) for name in get_args(Name)])
 def test_each_gives_c2_to_c5(name):
     backbone = build(name).eval()
     with torch.no_grad():

@@ -70,6 +70,8 @@ def crowded():
     return replace(targets, crowd=torch.tensor([False, True]))
 
 
+SELDOM = {"only a crowd", "at the border", "twice the same"}
+"""Of the cases below those that are long tests: their paths are mostly those of others."""
 CASES = {
     "none": lambda: Targets.none((64, 96)),
     "one pixel": lambda: dense((20, 21, 30, 31)),
@@ -115,7 +117,7 @@ def test_objects_teach_every_parameter(name):
     assert all(p.grad.isfinite().all() for p in trainable(model).values())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.long) if c in SELDOM else c for c in CASES])
 @promise
 def test_unusual_pictures_give_losses_and_a_gradient_for_everything(name, case):
     """Also where it is zero: processes that train together wait for the gradient of every parameter."""

@@ -322,6 +322,7 @@ def ring(entry):
     return bits & ~eroded(bits, max(1, round(0.02 * math.hypot(*bits.shape))))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_boundary_ap_equals_pycocotools_with_that_matrix(seed, data_set, pycocotools_eval):

@@ -89,7 +89,7 @@ def test_the_gradient_of_offsets_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(see, offsets.requires_grad_())
 
 
-@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("gradient", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_masks_teach_boxes_or_do_not(gradient):
     """Of the loss of the masks alone: the first round's reaches the offsets of the proposals, the second's also those
     of the box head."""
@@ -115,7 +115,7 @@ def test_what_an_offset_is_taught_is_limited():
     assert not small("mnc", box_gradient=False).passed(offsets, Limit(most)).requires_grad
 
 
-@pytest.mark.parametrize("scale", [1 / 4, 65536.0])
+@pytest.mark.parametrize("scale", [1 / 4, pytest.param(65536.0, marks=pytest.mark.long)])
 def test_the_limit_goes_with_the_scale_of_the_losses(scale):
     """As in half precision, or in a step of several parts."""
     model = small("mnc")

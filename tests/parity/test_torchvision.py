@@ -82,7 +82,9 @@ def first():
     return reference("first")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=["first", *(pytest.param(k, marks=pytest.mark.long) for k in KINDS if k != "first")]
+)
 def theirs(request, first):
     return first if request.param == "first" else reference(request.param)
 
@@ -138,7 +140,9 @@ LOSSES |= {"box": "loss_box_reg", "mask": "loss_mask", "keypoint": "loss_keypoin
 
 
 @pytest.mark.parametrize(
-    "theirs", ["first", pytest.param("second", marks=pytest.mark.slow), "keypoints"], indirect=True
+    "theirs",
+    ["first", pytest.param("second", marks=pytest.mark.slow), pytest.param("keypoints", marks=pytest.mark.long)],
+    indirect=True,
 )
 def test_losses_are_equal_when_all_samples_are_drawn(theirs):
     mine = importing(theirs, anchor_samples=ALL, region_samples=ALL)
