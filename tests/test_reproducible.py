@@ -6,7 +6,7 @@ from small import batch, small
 from tiny_method import METHODS, Tiny, tiny_run
 
 from maskwise.methods import METHODS as ALL
-from maskwise.reproducible import deterministic, seed
+from maskwise.reproducible import chance, deterministic, restore, seed
 from maskwise.train import train
 
 
@@ -37,3 +37,12 @@ def test_a_run_that_is_to_be_deterministic_is_so_while_it_lasts(wanted, tmp_path
     train(tiny_run(epochs=1, deterministic=wanted), tmp_path / "run", methods=METHODS)
     assert set(seen) == {wanted}
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_what_began_on_a_cpu_goes_on_elsewhere(kind):
+    seed(3)
+    stored = chance(torch.device("cpu"))
+    expected = torch.rand(3)
+    restore(stored, torch.device(kind))
+    assert torch.equal(torch.rand(3), expected)

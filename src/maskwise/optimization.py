@@ -17,7 +17,8 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 def build(model: nn.Module, optim: Optim, batch: int) -> Optimizer:
     """For steps of `batch` pictures. A method's own `param_groups()` goes before ours; a group may hold `lr_factor`."""
     own = getattr(model, "param_groups", None)
-    groups = _groups(model) if own is None else own()
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad]}] if own is None else own()
+    groups = [part for group in groups for part in _without_norms(model, group)]
     for group in groups:
         group["base_lr"] = optim.rate(batch) * group.pop("lr_factor", 1.0)
     if optim.kind == "sgd":
@@ -29,12 +30,11 @@ def build(model: nn.Module, optim: Optim, batch: int) -> Optimizer:
     return kind(groups, optim.rate(batch), betas=betas, weight_decay=optim.weight_decay, fused=fused)
 
 
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
+def _without_norms(model: nn.Module, group: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Norm layers apart: to pull them to zero is no regularisation."""
     norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    plain, bare = ([p for p in trained if (id(p) in norms) == which] for which in (False, True))
-    return [{"params": plain}, *([{"params": bare, "weight_decay": 0.0}] if bare else [])]
+    plain, bare = ([p for p in group["params"] if (id(p) in norms) == which] for which in (False, True))
+    return [{**group, "params": plain}, *([{**group, "params": bare, "weight_decay": 0.0}] if bare else [])]
 
 
 def set_rate(optimizer: Optimizer, factor: float) -> None:

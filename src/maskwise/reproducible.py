@@ -30,14 +30,15 @@ def chance(on: torch.device) -> dict[str, Any]:
 
 
 def restore(stored: Mapping[str, Any], on: torch.device) -> None:
+    """What was stored on another kind of device says nothing of this one's generator, which stays as it is."""
     version, numbers, spare = stored["python"]
     random.setstate((version, tuple(numbers), spare))
     state = stored["numpy"]["state"]
     np.random.set_state({**stored["numpy"], "state": {**state, "key": np.array(state["key"], np.uint32)}})  # noqa: NPY002
     torch.set_rng_state(stored["torch"])
-    if on.type == "cuda":
+    if on.type == "cuda" and stored["cuda"] is not None:
         torch.cuda.set_rng_state(stored["cuda"], on)
-    if on.type == "mps":
+    if on.type == "mps" and stored["mps"] is not None:
         torch.mps.set_rng_state(stored["mps"])
 
 

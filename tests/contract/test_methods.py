@@ -129,6 +129,16 @@ def test_unusual_pictures_give_losses_and_a_gradient_for_everything(name, case):
 
 
 @promise
+def test_a_picture_of_no_numbers_breaks_nothing(name):
+    """Training passes over such a step, and a model whose weights broke finds whatever it may."""
+    model = small(name)
+    images, targets = batch(count=1)
+    broken = replace(images, pixels=images.pixels * torch.nan)
+    assert all(value.shape == () for value in model(broken, targets).values())
+    assert len(model.eval().predict(broken)) == 1
+
+
+@promise
 def test_pictures_of_different_sizes_are_learned_from_together(name):
     (one, first), (other, second) = batch(count=1), batch(size=(40, 50), count=1)
     losses = learn(small(name), Images.batch([one.pixels[0], other.pixels[0, :, :40, :50]]), [*first, *second])

@@ -287,8 +287,14 @@ def test_the_backbone_learns_more_slowly():
     model.cfg = replace(model.cfg, encoder_rate=0.01)
     groups = build(model, Optim(kind="adamw", lr=1e-3, lr_batch=None), 4).param_groups
     of_backbone = {id(p) for p in model.backbone.parameters()}
-    rates = {group["base_lr"]: {id(p) in of_backbone for p in group["params"]} for group in groups}
+    rates = {group["base_lr"]: {id(p) in of_backbone for p in group["params"]} for group in groups[::2]}
     assert rates == {1e-3: {False}, 1e-5: {True}}
+    assert [(group["base_lr"], group["weight_decay"] > 0) for group in groups] == [
+        (1e-3, True),
+        (1e-3, False),
+        (1e-5, True),
+        (1e-5, False),
+    ], "norm layers are not decayed"
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
 
 

@@ -146,6 +146,15 @@ def test_on_a_cpu_it_is_torchvisions_with_all_gradients(options, reach):
             torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_of_no_regions_there_is_nothing_and_a_gradient_of_zero(groups):
+    deformable = DeformableConvolution(nn.Conv2d(4, 6, 3, padding=1, groups=groups))
+    found = deformable(torch.zeros(0, 4, 7, 7))
+    assert found.shape == (0, 6, 7, 7)
+    found.sum().backward()
+    assert not deformable.weight.grad.any()
+
+
 def test_which_convolutions_are_replaced():
     stage = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4))
     deform([stage])
@@ -190,6 +199,14 @@ def test_scores_only_fall_and_the_best_of_each_class_keeps_its_own(several, sigm
     for label in labels.unique():
         best = torch.where(labels == label, scores, 0).argmax()
         assert lowered[best] == scores[best]
+
+
+@given(detections(), st.integers(0, 6))
+def test_the_first_so_many_are_the_same_without_the_rest(several, most):
+    keep, lowered = soft_nms(*several, sigma=0.5, least=0.05)
+    first, theirs = soft_nms(*several, sigma=0.5, least=0.05, most=most)
+    assert torch.equal(first, keep[:most])
+    assert torch.equal(theirs[first], lowered[first])
 
 
 def test_soft_suppression_by_hand():

@@ -209,11 +209,12 @@ class MNC(nn.Module):
         images: Images,
         limit: "Limit | None" = None,
     ) -> list[Float[Tensor, "_ 4"]]:
-        """To where each lies if it is of its class; those of the background stay."""
+        """To where each lies if it is of its class; those of the background stay, and those that no number moves."""
         counts, known = [len(w) for w in where], labels < self.cfg.num_classes
         own = offsets[torch.arange(len(labels), device=labels.device), torch.where(known, labels, 0)]
         own = self.passed(torch.where(known[:, None], own, 0).float(), limit).split(counts)
         moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(own, where, strict=True)]
+        moved = [torch.where(m.isfinite(), m, w.detach()) for m, w in zip(moved, where, strict=True)]
         return [boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)]
 
     def passed(self, offsets: Float[Tensor, "*n 4"], limit: "Limit | None") -> Float[Tensor, "*n 4"]:

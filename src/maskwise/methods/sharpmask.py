@@ -11,7 +11,9 @@ Differs from the paper in: what DeepMask does; features and the map from above a
 authors' code, which is the paper's concatenation and convolution, but lets the features be convolved once for all
 windows; doubling repeats cells, as in the code (`doubling` has the paper's); both stages have one schedule and one
 optimiser, the authors' second stage is SGD without momentum or decay; without a training loop that tells the step
-(`on_step`), both stages learn side by side, and even then nothing of the second reaches the first.
+(`on_step`), both stages learn side by side, and even then nothing of the second reaches the first. Predictions are
+always refined: a judgement before the modules have learned says nothing, so that `watch.patience`, if there is one, has
+to be longer than the first stage.
 """
 
 from collections.abc import Sequence

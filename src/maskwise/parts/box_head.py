@@ -91,8 +91,7 @@ class BoxHead(nn.Module):
             if soft_sigma is None:
                 keep = batched_nms(box, value, label, nms_iou)[:most]
             else:
-                keep, value = soft_nms(box, value, label, sigma=soft_sigma, least=min_score)
-                keep = keep[:most]
+                keep, value = soft_nms(box, value, label, sigma=soft_sigma, least=min_score, most=most)
             yield Detected(box[keep], label[keep], value[keep])
 
 

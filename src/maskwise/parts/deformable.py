@@ -44,7 +44,10 @@ def by_reading(
     padding: Sides,
     dilation: Sides,
 ) -> Float[Tensor, "b d h2 w2"]:
-    """What torchvision's operator gives, which takes several times as long on a CPU."""
+    """What torchvision's operator gives, which takes several times as long on a CPU.
+
+    Where a point lies on the middle of a cell, as all do at first, its gradient is that of either side.
+    """
     height, width = offset.shape[2:]
     groups, side = x.shape[1] // weight.shape[1], weight.shape[-1]
     taps, rows, columns = (torch.arange(n, device=x.device) for n in (side, height, width))
@@ -52,8 +55,8 @@ def by_reading(
     plain_x = (taps * dilation[1])[:, None] + columns * stride[1] - padding[1]  # k w2
     dy, dx = offset.unflatten(1, (side, side, 2)).unbind(3)  # b k k h2 w2
     points = torch.stack((dx + plain_x[:, None], dy + plain_y[:, None, :, None]), -1)
-    read = at_points(x, points.flatten(1, 3)).reshape(len(x), groups, -1, height * width)  # b g cg*k*k h2*w2
-    found = (weight.reshape(groups, -1, read.shape[2]) @ read).reshape(len(x), -1, height, width)
+    read = at_points(x, points.flatten(1, 3)).reshape(len(x), groups, weight[0].numel(), height * width)
+    found = (weight.reshape(groups, -1, read.shape[2]) @ read).reshape(len(x), len(weight), height, width)
     return found if bias is None else found + bias[:, None, None]
 
 

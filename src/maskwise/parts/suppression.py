@@ -8,21 +8,27 @@ from maskwise import boxes
 
 
 def soft_nms(
-    several: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], labels: Int[Tensor, " n"], *, sigma: float, least: float
+    several: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    *,
+    sigma: float,
+    least: float,
+    most: int | None = None,
 ) -> tuple[Int[Tensor, " m"], Float[Tensor, " n"]]:
-    """Which boxes keep more than `least`, best first, and all lowered scores.
+    """Which boxes keep more than `least`, best first, at most `most`; and all scores as these have lowered them.
 
     Gaussian: in the order of their scores as they are then, each box multiplies those of its class that follow it by
-    exp(-iou² / sigma).
+    exp(-iou² / sigma). No score rises, so the best come first, whatever their class.
     """
-    lowered = scores.clone()
-    for label in labels.unique():
-        left = torch.where(labels == label)[0]
-        while len(left):
-            best = lowered[left].argmax()
-            top, left = left[best], torch.cat([left[:best], left[best + 1 :]])
-            overlap = boxes.iou(several[left], several[top][None])[:, 0]
-            lowered[left] *= torch.exp(-(overlap**2) / sigma)
-            left = left[lowered[left] > least]
-    order = lowered.argsort(descending=True, stable=True)
-    return order[lowered[order] > least], lowered
+    left, lowered, keep = scores.clone(), scores.clone(), []
+    for _ in range(len(scores) if most is None else min(most, len(scores))):
+        best = left.argmax()
+        if not left[best] > least:
+            break
+        keep.append(best)
+        left[best] = -torch.inf
+        overlap = boxes.iou(several, several[best][None])[:, 0]
+        factor = torch.where((labels == labels[best]) & left.isfinite(), torch.exp(-(overlap**2) / sigma), 1.0)
+        left, lowered = left * factor, lowered * factor
+    return torch.stack(keep) if keep else labels.new_zeros(0), lowered
