@@ -182,8 +182,8 @@ class Model:
         for step in self.view:
             if isinstance(step, Resize):
                 size = fitted(size, short=step.short, long=step.long)
-            elif isinstance(step, Enlarge) and min(size) < step.short:
-                size = fitted(size, short=step.short)
+            elif isinstance(step, Enlarge):
+                size = step.enlarged(size)
         return size
 
     @property

@@ -189,13 +189,16 @@ def test_lab() -> None:
     assert np.abs(read_image(saved(red, "TIFF"))[0, 0].astype(int) - (255, 0, 0)).max() <= 12
 
 
+PLAIN = images._Stored("", None, white_is_zero=False)
+
+
 @pytest.mark.parametrize("mode", ["HSV", "RGBX", "YCbCr", "CMYK", "RGBa", "La", "PA", "P", "1", "L", "LA", "RGBA"])
 def test_every_mode_of_pillow_that_no_file_need_have(mode: str) -> None:
     colour = pillow.Image.new("RGB", (3, 2), (90, 90, 90))
     way = {"La": ["L", "LA", "La"], "RGBa": ["RGBA", "RGBa"], "PA": ["P", "PA"]}.get(mode, [mode])
     for step in way:
         colour = colour.convert(step, palette=pillow.Image.Palette.ADAPTIVE)
-    rgb = images._to_rgb(colour, "", (0, 0, 0))
+    rgb = images._to_rgb(colour, PLAIN, (0, 0, 0))
     assert rgb.shape == (2, 3, 3)
     assert mode == "1" or np.abs(rgb.astype(int) - 90).max() <= 2
 
@@ -204,7 +207,7 @@ def test_a_mode_that_pillow_may_add_is_refused_not_guessed() -> None:
     picture = pillow.Image.new("L", (3, 2))
     picture._mode = "XYZ"
     with pytest.raises(pillow.Refused, match="XYZ"):
-        images._to_rgb(picture, "", (0, 0, 0))
+        images._to_rgb(picture, PLAIN, (0, 0, 0))
 
 
 # More than 8 bits

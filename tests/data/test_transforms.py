@@ -490,3 +490,11 @@ def test_floats_and_bytes_may_be_mixed():
     pasted = paste(make_sample(0, floats=True), make_sample(1), torch.where(~make_sample(1).targets.crowd)[0])
     assert pasted.pixels.dtype == torch.float32
     assert pasted.pixels.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((256, 300), (512, 600)), ((1, 300), (7, 2048)), ((1, 10_000), (1, 10_000)), ((600, 700), (600, 700))],
+)
+def test_no_strip_is_enlarged_to_more_than_four_squares(size, expected):
+    assert transforms.Enlarge(short=512).enlarged(size) == expected

@@ -94,3 +94,22 @@ def test_a_damaged_picture_of_pillow_is_a_read_error():
 def test_a_file_that_formats_would_not_take_for_a_picture_is_called_one(tmp_path):
     assert Asked.file(tmp_path / "scan").name == "scan.png"
     assert Asked.file(tmp_path / "a.JPG").name == "a.JPG"
+
+
+@pytest.mark.parametrize("side", [1500, 2000, 2500])
+def test_all_colours_decide_what_is_white(side):
+    values = np.zeros((side, side, 3), np.uint16)
+    values[..., 0], values[..., 1:] = 300, np.linspace(0, 4000, side, dtype=np.uint16)[:, None, None]
+    found = pixels(values)
+    assert found[..., 0].max() < 25
+    assert (found[..., 1:] == 255).mean() < 0.01
+
+
+@pytest.mark.parametrize("opaque", [255, 4095, 65535])
+def test_alpha_is_scaled_by_itself(opaque):
+    grey = np.linspace(0, 4095, 64, dtype=np.uint16).reshape(8, 8)
+    colours = np.dstack([grey] * 3)
+    assert np.array_equal(pixels(np.dstack([colours, np.full_like(grey, opaque)])), pixels(colours))
+    clear = np.full_like(grey, opaque)
+    clear[0] = 0
+    assert (pixels(np.dstack([colours, clear]))[0] == 255).all()

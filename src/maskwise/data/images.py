@@ -13,13 +13,14 @@ Floating point: the smallest to the largest finite value become 0 to 255; NaN is
 Of 16-bit colour Pillow hands out the upper byte only, which is the same as value / 257 but for rounding.
 """
 
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 else:
     from maskwise.data.pillow import Image
+
+log = logging.getLogger(__name__)
 
 Source = Path | str | bytes | BinaryIO | BufferedIOBase
 """A file by its name, the bytes of a file, or a file opened in binary mode (read from its position, then put back)."""
@@ -80,8 +83,8 @@ def read_image(
     `formats` (Pillow's names) restricts what is tried; `max_pixels` is compared with the header before memory is taken.
     """
     with _opened(source, max_pixels, formats) as picture:
-        raw_mode = pillow.raw_mode(picture)
-        return _to_rgb(_decoded(picture, orientation), raw_mode, background)
+        stored = _stored_as(picture)
+        return _to_rgb(_decoded(picture, orientation), stored, background)
 
 
 def image_size(
@@ -141,10 +144,12 @@ def list_images(folder: Path | str) -> list[Path]:
     """The pictures in a folder and its subfolders by suffix, sorted; hidden files and folders are passed over.
 
     Links are followed; a folder that a link leads to again is entered once. A broken link is listed: reading it fails.
+    Of a closed folder among them a warning tells.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"not a folder: {folder}")
+    next(folder.iterdir(), None)  # which fails where it is closed
     return sorted(_walk(folder, set()), key=lambda path: path.relative_to(folder).parts)
 
 
@@ -152,7 +157,12 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     if (real := folder.resolve()) in seen:
         return
     seen.add(real)
-    for path in sorted(folder.iterdir()):
+    try:
+        inside = sorted(folder.iterdir())
+    except PermissionError:
+        log.warning("%s cannot be opened; what is in it is left out", folder)
+        return
+    for path in inside:
         if path.name.startswith("."):
             continue
         if path.is_dir():
@@ -277,7 +287,25 @@ def _turned(picture: "Image.Image", turn: int) -> "Image.Image":
 # Colour
 
 
-def _to_rgb(picture: "Image.Image", raw_mode: str, background: tuple[int, int, int]) -> UInt8[np.ndarray, "h w 3"]:
+class _Stored(NamedTuple):
+    """How a file keeps a pixel; known only before decoding."""
+
+    mode: str
+    """as Pillow names it"""
+    numbers: type[np.generic] | None
+    """of a TIFF with one number a pixel, where Pillow takes another sign for granted"""
+    white_is_zero: bool
+    """which Pillow heeds where numbers are bytes"""
+
+
+def _stored_as(picture: "ImageFile.ImageFile") -> _Stored:
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF
+    bits, kind = (tags.get(tag, (1,))[0] for tag in (258, 339))
+    numbers = {(8, 2): np.int8, (32, 1): np.uint32}.get((bits, kind)) if tags.get(277, 1) == 1 else None
+    return _Stored(pillow.raw_mode(picture), numbers, white_is_zero=tags.get(262) == 0)
+
+
+def _to_rgb(picture: "Image.Image", stored: _Stored, background: tuple[int, int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """Every mode by name: one that Pillow adds some day is refused, not guessed."""
     match picture.mode:
         case "RGB":
@@ -290,18 +318,20 @@ def _to_rgb(picture: "Image.Image", raw_mode: str, background: tuple[int, int, i
             return _pixels(_over(picture.convert("RGBA"), background))
         case "La" | "RGBa":
             return _pixels(_over(picture.convert(picture.mode.upper()).convert("RGBA"), background))
-        case "1" | "L":
+        case "1" | "L" if stored.numbers is None:
             rgb = _pixels(picture.convert("RGB"))
-        case "I" | "F" | "I;16" | "I;16L" | "I;16B" | "I;16N":
-            rgb = np.repeat(to_bytes(np.asarray(picture))[..., None], 3, axis=2)
+        case "L" | "I" | "F" | "I;16" | "I;16L" | "I;16B" | "I;16N":
+            values = np.asarray(picture)
+            grey = to_bytes(values if stored.numbers is None else values.view(stored.numbers))
+            rgb = np.repeat((255 - grey if stored.white_is_zero else grey)[..., None], 3, axis=2)
         case mode:
             raise Refused(f"pixels of kind {mode} are not supported")
     if (key := picture.info.get("transparency")) is not None:
         # Of 16-bit colour Pillow keeps the upper byte, so the key is compared by that.
         if picture.mode == "RGB":
-            is_key = (rgb == np.right_shift(key, 8 if ";16" in raw_mode else 0)).all(axis=2)
+            is_key = (rgb == np.right_shift(key, 8 if ";16" in stored.mode else 0)).all(axis=2)
         else:
-            is_key = _stored(picture, raw_mode) == (key > 0 if picture.mode == "1" else key)
+            is_key = _numbers(picture, stored.mode) == (key > 0 if picture.mode == "1" else key)
         rgb[is_key] = background
     return rgb
 
@@ -327,20 +357,20 @@ def _pixels(picture: "Image.Image") -> UInt8[np.ndarray, "h w 3"]:
     return out
 
 
-def to_bytes(values: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Scale numbers of more than 8 bits by the rule at the top of this file."""
+def to_bytes(values: Shaped[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
+    """Scale numbers of more than 8 bits by the rule at the top of this file, all channels alike."""
     low, high = _range(values)
     scale = 255 / (high - low) if high > low else 0.0
     out = np.empty(values.shape, np.uint8)
     with np.errstate(invalid="ignore", over="ignore"):  # infinity x 0
-        rows = max(1, 2**18 // values.shape[1])
+        rows = max(1, 2**18 // values[0].size)
         for top in range(0, len(values), rows):
             scaled = (values[top : top + rows].astype(np.float64) - low) * scale
             out[top : top + rows] = np.rint(np.nan_to_num(np.clip(scaled, 0, 255), nan=0))
     return out
 
 
-def _range(values: Shaped[np.ndarray, "h w"]) -> tuple[float, float]:
+def _range(values: Shaped[np.ndarray, "h w *c"]) -> tuple[float, float]:
     """What becomes 0 and what becomes 255."""
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
@@ -360,7 +390,7 @@ def _range(values: Shaped[np.ndarray, "h w"]) -> tuple[float, float]:
 # Ids
 
 
-def _stored(picture: "Image.Image", raw_mode: str) -> Shaped[np.ndarray, "h w"]:
+def _numbers(picture: "Image.Image", raw_mode: str) -> Shaped[np.ndarray, "h w"]:
     """The numbers of a picture with one channel as the file has them."""
     return np.asarray(picture) // _STRETCH.get(raw_mode.rstrip("R"), 1)
 
@@ -376,7 +406,7 @@ def _to_ids(picture: "Image.Image", raw_mode: str) -> Int32[np.ndarray, "h w"]:
         case "F":
             return _whole(np.asarray(picture))
         case "P" | "L" | "I" | "I;16" | "I;16L" | "I;16B" | "I;16N":
-            ids = _stored(picture, raw_mode).astype(np.int32)
+            ids = _numbers(picture, raw_mode).astype(np.int32)
         case mode:
             raise Refused(f"a label map has one number a pixel, not {mode}")
     if (lowest := ids.min()) < 0:

@@ -79,7 +79,10 @@ class RandomResize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enlarge:
-    """Small pictures to a short side, others as they are: for objects of a few pixels. Draws nothing."""
+    """Small pictures to a short side, others as they are: for objects of a few pixels. Draws nothing.
+
+    The long side grows to four times that at most: a strip of a few rows must not become a hundred million pixels.
+    """
 
     short: int = 512
 
@@ -87,9 +90,12 @@ class Enlarge:
         _check(self.short >= 1, f"a side of at least 1, got {self.short}")
 
     def __call__(self, sample: Sample, _: Generator | None = None) -> Sample:
-        if min(sample.size) >= self.short:
-            return sample
-        return geometry.resize(sample, fitted(sample.size, short=self.short))
+        size = self.enlarged(sample.size)
+        return sample if size == sample.size else geometry.resize(sample, size)
+
+    def enlarged(self, size: Size) -> Size:
+        short = max(self.short, min(size))
+        return fitted(size, short=short, long=max(4 * self.short, *size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

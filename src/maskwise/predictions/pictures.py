@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Integer, Shaped, UInt8
 from PIL import Image, ImageOps
 
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, read_image, to_bytes
@@ -106,14 +106,22 @@ def _of_numbers(values: Shaped[np.ndarray, "h w"]) -> Picture:
 
 
 def _scaled(array: Shaped[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
-    """All channels by one scale."""
+    """All colours by one scale."""
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype.kind in "iu":
-        return to_bytes(array.reshape(len(array), -1)).reshape(array.shape)
+        has_alpha = array.shape[2:] == (4,)
+        return np.dstack([to_bytes(array[..., :3]), _alpha(array[..., 3])]) if has_alpha else to_bytes(array)
     if array.dtype.kind != "f":
         raise ValueError(f"pixels of type {array.dtype}: expected bytes, whole numbers or numbers from 0 to 1")
     return _of_floats(array)
+
+
+def _alpha(values: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """The most that a number of its bits can be is opaque; of a few of 16 bits, the highest that is there."""
+    highest = int(values.max())
+    opaque = 255 if highest <= 255 else 65535 if 2**15 <= highest <= 65535 else highest
+    return np.rint(np.clip(values / opaque, 0, 1) * 255).astype(np.uint8)
 
 
 def _of_floats(array: Float[np.ndarray, "h w *c"]) -> UInt8[np.ndarray, "h w *c"]:
