@@ -285,6 +285,36 @@ def test_a_result_is_saved_and_read_back(given, result, tmp_path):
         assert len(list(csv.DictReader(file))) == 3
 
 
+@pytest.mark.parametrize("format", ["coco", "labelme", "yolo", "png", "csv"])
+@pytest.mark.parametrize("given", ["files", "arrays"])
+def test_a_result_is_not_written_over_that_of_another_picture(given, format, tmp_path):
+    pictures = [PIXELS, PIXELS[::-1].copy()]
+    names = [tmp_path / f"{'a' * (i + 1)}.png" for i in range(2)]
+    for path, pixels in zip(names, pictures, strict=True):
+        write_image(path, pixels)
+    first, second = predict(Bright(), names if given == "files" else pictures, ALL)
+    out = first.save(tmp_path / "out", save=("overlay", format))
+    first.save(out, save=("overlay", format))
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    with pytest.raises(ValueError, match=rf"{format}.* is of another picture.*maskwise predict"):
+        second.save(out, save=("overlay", format))
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_pictures_that_are_called_the_same_are_told_apart_by_their_pixels(tmp_path):
+    first, second = (predict(Bright(), pixels, ALL) for pixels in (PIXELS, PIXELS[::-1].copy()))
+    out = first.save(tmp_path / "out")
+    first.save(out)
+    with pytest.raises(ValueError, match=r"picture\.png is of another picture"):
+        second.save(out)
+
+
+def test_overlays_of_many_pictures_lie_in_one_folder(tmp_path):
+    for result in predict(Bright(), [PIXELS, PIXELS], ALL):
+        result.save(tmp_path / "out", save="overlay")
+    assert len(list((tmp_path / "out/overlay").iterdir())) == 2
+
+
 def test_a_result_as_one_file(result, tmp_path):
     assert maskwise.read_image(result.save(tmp_path / "deep" / "a.jpg")).shape == (40, 50, 3)
     assert result.save(tmp_path / "a.csv").read_text().startswith("image,id,category,area_px2")

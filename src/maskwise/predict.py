@@ -108,7 +108,7 @@ class Result:
         return [dict(zip(names, (*row[:3], *map(_number, row[3:])), strict=True)) for row in rows]
 
     def save(self, to: Path | str, *, save: str | Sequence[str] = ("overlay", "coco")) -> Path:
-        """An overlay (`a.png`, `a.jpg`), a table (`a.csv`), or a folder with what `save` names."""
+        """An overlay (`a.png`, `a.jpg`), a table (`a.csv`), or a folder with what `save` names, of one picture."""
         path = Path(to)
         match path.suffix.lower():
             case ".png" | ".jpg" | ".jpeg":
@@ -123,6 +123,7 @@ class Result:
         return path
 
     def _save_in(self, folder: Path, save: Sequence[Save]) -> None:
+        formats.refuse_another(folder, self.name, lambda: self.pixels, save)
         image = self.path
         if image is None and formats.NEED_PICTURES.intersection(save):
             image = formats.write_picture(folder, self.pixels, self.name)

@@ -12,10 +12,12 @@ import pytest
 import torch
 from bright import NAMES, Bright, found, picture, same
 
+from maskwise.categories import Categories
 from maskwise.data.check import check
 from maskwise.data.images import read_image, write_image
 from maskwise.data.open import open_data
 from maskwise.predict import Options
+from maskwise.predictions import formats
 from maskwise.predictions.folder import Job, results, run
 from maskwise.predictions.pictures import Asked
 from maskwise.predictions.sources import named
@@ -122,6 +124,13 @@ def test_wrong_classes_are_refused_before_there_is_a_folder(pictures):
     assert not wanted.out.exists()
 
 
+def test_names_that_a_format_refuses_are_refused_before_there_is_a_folder(pictures):
+    wanted = job(pictures)
+    with pytest.raises(ValueError, match="--save labelme: a category cannot be called 'spot ' in this format"):
+        run(Bright(categories=Categories(names=("spot ", "blob"), ids=(7, 3))), named([pictures]), wanted)
+    assert not wanted.out.exists()
+
+
 def test_our_own_check_has_no_complaint_about_boxes(pictures):
     class Wide(Bright):
         def instances(self, pictures):
@@ -190,8 +199,83 @@ def test_a_run_that_is_complete_may_go_on(pictures):
     before = tree(wanted.out)
     finder = Bright()
     run(finder, named([pictures]), replace(wanted, resume=True))
-    assert len(finder.calls) == 1  # the last batch was not full
+    assert not finder.calls
     assert tree(wanted.out) == before
+
+
+def test_what_is_finished_is_not_written_over(pictures):
+    for i, save in enumerate(EVERYTHING[1:]):
+        wanted = job(pictures, f"out{i}", save=(save,))
+        first = run(Bright(), named([pictures]), wanted)
+        corrected = next(p for p in sorted((wanted.out / save).rglob("*.*")) if p.is_file() and not p.is_symlink())
+        corrected.write_bytes(b"corrected")
+        before = tree(wanted.out)
+        again = run(Bright(), named([pictures]), replace(wanted, resume=True))
+        assert tree(wanted.out) == before
+        assert again.written[save].losses == first.written[save].losses
+
+
+def test_a_data_set_that_was_taken_away_is_written_again(pictures):
+    wanted = job(pictures, save=("labelme", "csv"))
+    run(Bright(), named([pictures]), wanted)
+    before = tree(wanted.out)
+    (wanted.out / "labelme").rename(pictures / ".corrected")
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert tree(wanted.out) == before
+
+
+def test_corrections_are_not_written_over_because_there_are_more_pictures(pictures):
+    wanted = job(pictures, save=("labelme", "csv"))
+    run(Bright(), named([pictures]), wanted)
+    write_image(pictures / "9.png", picture((9, 9)))
+    corrected = wanted.out / "labelme/1.json"
+    words = corrected.read_bytes()
+    corrected.write_bytes(b"corrected")
+    before = tree(wanted.out)
+    with pytest.raises(ValueError, match="labelme was changed since it was written: move it elsewhere"):
+        run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert tree(wanted.out) == before
+    corrected.write_bytes(words)
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    run(Bright(), named([pictures]), job(pictures, "whole", save=("labelme", "csv")))
+    assert tree(wanted.out) == tree(pictures.parent / "whole")
+
+
+def test_what_was_half_written_anew_is_no_correction(pictures, monkeypatch):
+    wanted, write = job(pictures, save=("csv",)), formats.DATA["csv"]
+    run(Bright(), named([pictures]), wanted)
+    write_image(pictures / "9.png", picture((9, 9), (3, 3, 5, 5)))
+
+    def half(root, categories, items):
+        written = write(root, categories, items)
+        if root.parent == wanted.out:
+            raise OSError("no space")
+        return written
+
+    monkeypatch.setitem(formats.DATA, "csv", half)
+    with pytest.raises(OSError, match="no space"):
+        run(Bright(), named([pictures]), replace(wanted, resume=True))
+    monkeypatch.undo()
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert "csv" in json.loads((wanted.out / "predict.json").read_text())["written"]
+
+
+def test_data_sets_that_were_written_before_another_failed_are_left_as_they_are(pictures, monkeypatch):
+    wanted, write = job(pictures, save=("labelme", "csv")), formats.DATA["csv"]
+
+    def full(root, categories, items):
+        if root.parent == wanted.out:
+            raise OSError("no space")
+        return write(root, categories, items)
+
+    monkeypatch.setitem(formats.DATA, "csv", full)
+    with pytest.raises(OSError, match="no space"):
+        run(Bright(), named([pictures]), wanted)
+    monkeypatch.undo()
+    (wanted.out / "labelme/1.json").write_bytes(b"corrected")
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert (wanted.out / "labelme/1.json").read_bytes() == b"corrected"
+    assert (wanted.out / "csv/measurements.csv").exists()
 
 
 SLOW = """
@@ -199,6 +283,7 @@ import sys, time
 from pathlib import Path
 from bright import Bright
 from maskwise.predict import Options
+from maskwise.predictions import formats
 from maskwise.predictions.folder import Job, run
 from maskwise.predictions.sources import named
 source, out = map(Path, sys.argv[1:])
@@ -267,6 +352,15 @@ def test_files_of_others_are_neither_added_to_nor_taken_away(pictures, mine):
     with pytest.raises(ValueError, match=r"\.jsonl? is there, and not of earlier predictions|predict\.json: not JSON"):
         run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
     assert tree(wanted.out) == {name: words.encode() for name, words in mine.items()}
+
+
+@pytest.mark.parametrize("source", ["~nobody.png", "~nobody*.png"])
+def test_a_source_that_looks_like_the_home_of_nobody_is_a_file(source, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    write_image(pictures / "~nobody.png", picture((9, 9)))
+    wanted = job(pictures, save=(), exist_ok=True)
+    for _ in range(2):
+        assert run(Bright(), named([source]), replace(wanted, sources=[source])).results == 1
 
 
 @pytest.mark.parametrize("inner", ["pictures", "pictures/0.png", "pictures/*.png"])
@@ -348,11 +442,48 @@ def test_a_run_that_was_killed_before_its_first_picture_goes_on(pictures):
 
 
 @pytest.mark.parametrize(
+    ("number", "old", "new"),
+    [
+        (5, b'{"name"', b"\0" * 500),
+        (8, b'{"name"', b"\0" * 500),
+        (5, b'{"name"', b"\xff\xfe"),
+        (5, b'"size"', b'"na'),
+        (5, None, b"[]\n"),
+        (8, None, b"{}\n"),
+        (5, None, b'"error"\n'),
+        (5, None, b'{"name": "5.png"}\n'),
+        (5, None, b'{"name": "5.png", "error": 3}\n'),
+        (5, b'"labels": [0', b'"labels": [9'),
+        (5, b'"labels": [0', b'"labels": [99999999999999999999'),
+        (5, b'"boxes": [[', b'"boxes": [[3, '),
+        (5, b'"scores": [', b'"scores": [0.5, '),
+        (5, b'"size": [31', b'"size": [1e999'),
+    ],
+)
+def test_lines_that_are_damaged_are_mended_by_going_on(number, old, new, pictures):
+    wanted = job(pictures, save=("csv",))
+    run(Bright(), named([pictures]), wanted)
+    before, lines = tree(wanted.out), wanted.out / "predictions.jsonl"
+    several = lines.read_bytes().splitlines(keepends=True)
+    several[number] = several[number].replace(old or several[number], new)
+    lines.write_bytes(b"".join(several))
+    assert tree(wanted.out) != before
+    with pytest.raises(ValueError, match=f"line {number + 1}: .*; --resume mends it"):
+        list(results(wanted.out))
+    told = []
+    run(Bright(), named([pictures]), replace(wanted, resume=True), told=told.append)
+    assert len(told) == 9 - number // 2 * 2
+    assert tree(wanted.out) == before
+
+
+@pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
         ("predict.json", b"{", r"predict\.json"),
-        ("predictions.jsonl", b"{}\n", r"line 1: KeyError\('path'\); --resume mends it|line 1: KeyError"),
+        ("predictions.jsonl", b"{}\n", r"line 1: ValueError: expected an object with a name; --resume mends it"),
         ("predictions.jsonl", b"[1", "line 1"),
+        ("predictions.jsonl", b"\0" * 500 + b"\n", "line 1.{0,150}; --resume mends it$"),
+        ("predictions.jsonl", b"[" * 200_000 + b"\n", "line 1: RecursionError"),
     ],
 )
 def test_a_damaged_folder_is_refused(name, content, complaint, pictures):

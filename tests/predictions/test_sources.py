@@ -33,12 +33,31 @@ def home(tmp_path, monkeypatch):
         (["deep/er/d.png", "a.png"], ["deep/er/d.png", "a.png"]),
         (["deep", "other"], ["deep/c.png", "deep/er/d.png", "other/a.png"]),
         (["a.png", "./a.png", "*.png"], ["a.png"]),
+        (["deep/c.png", "deep/../deep/c.png", "deep"], ["c.png", "er/d.png"]),
         (["nowhere/x.png"], ["x.png"]),
     ],
 )
 def test_pictures_have_the_names_they_have_below_what_was_named(sources, names, home):
     assert list(files(sources)) == names
     assert list(files([home / s for s in sources])) == names
+
+
+def test_a_picture_that_is_named_in_several_ways_is_one(home):
+    (home / "linked").symlink_to(home / "deep")
+    ways = ["deep/c.png", home / "deep" / "c.png", "other/../deep/c.png", "linked/c.png"]
+    assert list(files(ways).values()) == [Path("deep/c.png")]
+    (home / "far" / "er").mkdir(parents=True)
+    (home / "link").symlink_to(home / "far" / "er")
+    write_image(home / "far" / "a.png", picture((9, 9)))
+    assert len(files(["a.png", "link/../a.png"])) == 2
+
+
+def test_a_video_beside_a_folder_of_its_name_has_frames_of_another(home, video):
+    for names in (("clip/000000.png",), ("clip/deep/000000.png", "clip_mkv/000000.png")):
+        put(*(home / name for name in names))
+        asked = [one.name for one in named([home, video])]
+        assert len({name.lower() for name in asked}) == len(asked)
+        assert {*names, "clip_mkv_mkv/000000.png" if len(names) > 1 else "clip_mkv/000000.png"} <= set(asked)
 
 
 def test_two_that_differ_in_their_ending_do_not_share_a_name(home):

@@ -72,6 +72,29 @@ def test_a_picture_without_truth_is_not_judged(home):
     assert catch(ranked).masks == 3
 
 
+@pytest.mark.parametrize("first", ["A", "B"])
+def test_a_picture_is_not_judged_by_the_truth_of_another_that_is_called_the_same(first, tmp_path):
+    pixels = {"A": picture((30, 40), (3, 4, 9, 9)), "B": picture((30, 40), (20, 10, 30, 20))}
+    for side, one in pixels.items():
+        (tmp_path / side).mkdir()
+        write_image(tmp_path / side / "1.png", one)
+    item = Item(name="1.png", size=(30, 40), labelled=_targets(pixels["A"]), image=tmp_path / "A/1.png", link=True)
+    coco.write(tmp_path / "truth", NAMES, [item], split="val")
+    truth = Truth.of(open_data(tmp_path / "truth"))
+    sides = sorted(pixels, reverse=first == "B")
+
+    def judged(sources):
+        out = tmp_path / "-".join(["out", *(source.name for source in sources)])
+        run(Bright(), named(sources), Job(out=out, model={}, sources=[], options=Options(min_score=0), save=()))
+        return {d.name: d.true_iou for d in rank(results(out), truth)}
+
+    assert judged([tmp_path / side for side in sides]) == {"A/1.png": 1, "B/1.png": None}
+    (tmp_path / "C").mkdir()
+    write_image(tmp_path / "C/1.png", pixels["A"])
+    assert judged([tmp_path / "C"]) == {"1.png": 1}
+    assert judged([tmp_path / "B", tmp_path / "C"]) == {"B/1.png": None, "C/1.png": None}
+
+
 def doubt(quality, score, true_iou):
     return Doubt(
         picture=0, instance=0, name="", category="", quality=quality, score=score, mask_score=quality * score, area=1,

@@ -1,13 +1,15 @@
 """A folder of predictions: written as they come, so that a run that was killed goes on and ends with the same bytes.
 
-predict.json       what was asked for: model and its digest, options, categories
+predict.json       what was asked for: model and its digest, options, categories; which data sets are written
 predictions.jsonl  a line a picture, in order: what was found, masks as run lengths, or why there is nothing
 failures.jsonl     those lines again that say why
 overlay/ pictures/ coco/ labelme/ yolo/ png/ csv/   what --save asks for; data sets are made from the lines at the end
 
 How pictures are batched depends on their place alone. So a run goes on with the batch that was not finished.
+Data sets may be corrected by hand: one that is written is not written over, unless it is as we left it.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeAlias, TypeGuard, get_args
 
@@ -33,6 +35,7 @@ from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
 from maskwise.predictions.formats import ABOUT, Save
 from maskwise.predictions.pictures import Asked
+from maskwise.predictions.sources import at_home
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
 from maskwise.structures import Instances
@@ -41,6 +44,9 @@ LINES, FAILURES = "predictions.jsonl", "failures.jsonl"
 
 Json: TypeAlias = Any
 
+_WRITTEN = "written"
+_DAMAGED = (ValueError, LookupError, TypeError, RuntimeError, ArithmeticError)
+"""What reading a damaged line ends with: it may be anything, also numbers that nothing holds."""
 _NUMBERS = ("boxes", "scores", "quality", "mask_scores")
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -66,6 +72,8 @@ class Head(NamedTuple):
 
     name: str
     failure: Json | None
+    end: int
+    """Of the line, in bytes of the file."""
 
 
 class Done(NamedTuple):
@@ -85,23 +93,22 @@ def run(
 ) -> Done:
     """Predict on all pictures that have no line yet, then write the data sets."""
     keeper(finder.categories, job.options)  # refuses unknown classes, before there is a folder that says otherwise
+    formats.refuse_names(finder.categories, job.save)
     batch = batch_size(finder, job.options)
-    coming, kept = iter(asked), _begin(job, _about(finder, job, batch), batch)
-    for head, now in zip_longest(kept, (one.name for one in islice(coming, len(kept)))):
-        if head.name != now:
-            raise ValueError(
-                f"{job.out}: {head.name} was looked at, now {now or 'nothing'} is in its place: start anew"
-            )
+    kept, left = _left(job, asked, _begin(job, _about(finder, job, batch)), batch)
+    if job.resume:
+        if left:
+            _refuse_corrected(job)
+        _cut(job.out, kept)
     counts = Counter(head.failure is None for head in kept)
     with (job.out / LINES).open("ab") as lines, (job.out / FAILURES).open("ab") as failures:
-        for outcome in outcomes(finder, coming, job.options):
+        for outcome in outcomes(finder, left or (), job.options):
             counts[isinstance(outcome, Result)] += 1
             _keep(job, outcome, lines, failures)
             told(outcome)
     if not counts:
         raise ValueError("there are no pictures")
-    items = partial(_items, job)
-    return Done(counts[True], counts[False], formats.write(job.out, finder.categories, items, job.save))
+    return Done(counts[True], counts[False], _data_sets(job, finder.categories))
 
 
 def _keep(job: Job, outcome: Result | Failed, lines: BinaryIO, failures: BinaryIO) -> None:
@@ -119,24 +126,101 @@ def _keep(job: Job, outcome: Result | Failed, lines: BinaryIO, failures: BinaryI
     _add(lines, line)
 
 
+# Data sets
+
+
+def _data_sets(job: Job, categories: Categories) -> dict[str, Written]:
+    """Those that are not written yet, of these lines. Each is noted at once: a later one may fail."""
+    lines, written = _digest(job.out / LINES), {}
+    for name in job.save:
+        if name not in formats.DATA:
+            continue
+        note = _notes(job.out).get(name)
+        if note is not None and note["lines"] == lines and (job.out / name).exists():
+            written[name] = Written((), Counter(note["losses"]))
+            continue
+        _refuse_corrected(job, name)
+        _note(job.out, name, None)  # what is half written is not noted as whole
+        written |= formats.write(job.out, categories, partial(_items, job), [name])
+        losses = dict(written[name].losses)
+        _note(job.out, name, {"lines": lines, "files": _digest(job.out / name), "losses": losses})
+    return written
+
+
+def _refuse_corrected(job: Job, *names: Save) -> None:
+    """Data sets that somebody else has written to since, and which would be written over. No names: all of them."""
+    for name, note in _notes(job.out).items():
+        folder = job.out / name
+        if name in (names or job.save) and folder.exists() and _digest(folder) != note["files"]:
+            raise ValueError(
+                f"{folder} was changed since it was written: move it elsewhere, so that it is written anew for the "
+                "pictures that there are now, or choose another --out"
+            )
+
+
+def _notes(out: Path) -> dict[str, Json]:
+    """Of data sets that are written: digests of the lines they were made from and of their files, and what was lost."""
+    return read_about(out).get(_WRITTEN, {})
+
+
+def _note(out: Path, name: str, note: Json | None) -> None:
+    """None: it is not written, or no longer."""
+    notes = {**_notes(out), name: note}
+    known = {name: note for name, note in sorted(notes.items()) if note is not None}
+    _save_about(out, read_about(out) | {_WRITTEN: known})
+
+
+def _digest(path: Path) -> str:
+    """Of a file, or of all that lies in a folder; of a link where it leads."""
+    whole = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_symlink():
+            whole.update(json.dumps([str(file.relative_to(path)), str(file.readlink())]).encode())
+        elif file.is_file():
+            with file.open("rb") as content:
+                inner = hashlib.file_digest(content, "sha256").hexdigest()
+            whole.update(json.dumps([str(file.relative_to(path)), inner]).encode())
+    return whole.hexdigest()
+
+
 def _items(job: Job) -> Iterator[Item]:
     return (result.item(image=result.path, link=job.link) for result in results(job.out))
 
 
+# Reading
+
+
 def results(folder: Path) -> Iterator[Result]:
     """What a folder of predictions holds, in order, one at a time."""
-    about = read_about(folder)
-    categories = Categories.from_json(about["categories"])
-    most = about["options"]["max_pixels"]
+    read = _reader(folder)
     with (folder / LINES).open("rb") as file:
         for number, text in enumerate(file, 1):
             try:
-                line = json.loads(text)
-                found = None if "error" in line else _result(line, folder, categories, most)
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{folder / LINES}: line {number}: {error!r}; --resume mends it") from None
+                _, found = read(text)
+            except _DAMAGED as error:
+                why = " ".join(f"{type(error).__name__}: {error}".split())
+                raise ValueError(f"{folder / LINES}: line {number}: {why:.200}; --resume mends it") from None
             if found is not None:
                 yield found
+
+
+def _reader(folder: Path) -> Callable[[bytes], tuple[Json, Result | None]]:
+    """From the text of a line; None where that says why there is no result."""
+    about = read_about(folder)
+    categories = Categories.from_json(about["categories"])
+    most = about["options"]["max_pixels"]
+
+    def read(text: bytes) -> tuple[Json, Result | None]:
+        line = json.loads(text)
+        if not isinstance(line, dict) or not isinstance(line.get("name"), str):
+            raise ValueError("expected an object with a name")
+        if "error" not in line:
+            return line, _result(line, folder, categories, most)
+        if not isinstance(line["error"], dict):
+            raise ValueError("'error': expected an object")
+        return line, None
+
+    return read
 
 
 def lines(folder: Path) -> Iterator[Json]:
@@ -158,7 +242,13 @@ def read_about(folder: Path) -> Json:
 def _is_ours(about: object) -> TypeGuard[dict[str, Json]]:
     if not isinstance(about, dict) or not {"model", "categories", "options", "save"} <= about.keys():
         return False
-    return isinstance(about["save"], list)
+    return isinstance(about["save"], list) and _is_noted(about.get(_WRITTEN, {}))
+
+
+def _is_noted(written: object) -> bool:
+    if not isinstance(written, dict):
+        return False
+    return all(isinstance(note, dict) and {"lines", "files", "losses"} <= note.keys() for note in written.values())
 
 
 # Beginning
@@ -175,43 +265,71 @@ def _about(finder: Finder, job: Job, batch: int) -> Json:
     }
 
 
-def _begin(job: Job, about: Json, batch: int) -> list[Head]:
+def _begin(job: Job, about: Json) -> list[Head]:
     """What is done already."""
     about = json.loads(json.dumps(about))
     if job.resume and (job.out / ABOUT).exists():
-        if changed := differences(read_about(job.out), about):
+        there = {name: value for name, value in read_about(job.out).items() if name != _WRITTEN}
+        if changed := differences(there, about):
             raise ValueError(f"{job.out} holds other predictions:\n  " + "\n  ".join(changed))
-        return _kept(job.out, batch)
+        return _heads(job.out)
     if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
         if not job.exist_ok:
             raise ValueError(f"{job.out} is not empty: go on with --resume, allow --exist-ok, or choose another --out")
         _clear(job)
     job.out.mkdir(parents=True, exist_ok=True)
-    with replacing(job.out / ABOUT) as file:  # first: what has it can be gone on with
-        file.write((json_file.text(about, indent=1) + "\n").encode())
+    _save_about(job.out, about)  # first: what has it can be gone on with
     return []
 
 
-def _kept(out: Path, batch: int) -> list[Head]:
-    """Of whole batches; the lines of the rest are taken away, and so are files that were never finished."""
-    heads, ends = [], [0]
+def _save_about(out: Path, about: Json) -> None:
+    with replacing(out / ABOUT) as file:
+        file.write((json_file.text(about, indent=1) + "\n").encode())
+
+
+def _heads(out: Path) -> list[Head]:
+    """Of the lines before the first that is not whole, or damaged."""
+    heads, end, read = [], 0, _reader(out)
     (out / LINES).touch()
     with (out / LINES).open("rb") as file:
         for text in file:
+            try:
+                line, _ = read(text)
+            except _DAMAGED:
+                break
             if not text.endswith(b"\n"):
                 break
-            line = json.loads(text)
-            heads.append(Head(line["name"], line if "error" in line else None))
-            ends.append(ends[-1] + len(text))
-    whole = len(heads) // batch * batch
-    os.truncate(out / LINES, ends[whole])
+            end += len(text)
+            heads.append(Head(line["name"], line if "error" in line else None, end))
+    return heads
+
+
+def _left(job: Job, asked: Iterable[Asked], kept: list[Head], batch: int) -> tuple[list[Head], Iterable[Asked] | None]:
+    """What is done, and what is to be looked at; None where that is nothing. The last batch is done where it was whole,
+    or where there are no more pictures."""
+    coming, again = iter(asked), []
+    whole = len(kept) // batch * batch
+    for i, head in enumerate(kept):
+        now = next(coming, None)
+        if now is None or now.name != head.name:
+            there = "nothing" if now is None else now.name
+            raise ValueError(f"{job.out}: {head.name} was looked at, now {there} is in its place: start anew")
+        again += [now] if i >= whole else []
+    if (following := next(coming, None)) is None:
+        return kept, None
+    return kept[:whole], chain(again, [following], coming)
+
+
+def _cut(out: Path, kept: Sequence[Head]) -> None:
+    """The lines of the rest are taken away, and so are files that were never finished."""
+    with (out / LINES).open("ab") as lines:
+        lines.truncate(kept[-1].end if kept else 0)
     with replacing(out / FAILURES) as file:
-        for head in heads[:whole]:
+        for head in kept:
             if head.failure is not None:
                 _add(file, head.failure)
     for path in [p for p in out.rglob(".*.tmp") if _TEMPORARY.fullmatch(p.name)]:
         path.unlink()
-    return heads[:whole]
 
 
 def _clear(job: Job) -> None:
@@ -222,7 +340,7 @@ def _clear(job: Job) -> None:
     if there := next((path for path in foreign if os.path.lexists(path)), None):
         raise ValueError(f"{there} is there, and not of earlier predictions: choose another --out")
     for source in job.sources:
-        if any(Path(source).expanduser().resolve().is_relative_to(folder.resolve()) for folder in folders):
+        if any(at_home(source).resolve().is_relative_to(folder.resolve()) for folder in folders):
             raise ValueError(f"{source} lies in {job.out}, in what would be written over: choose another --out")
     for path in [*files[1:], *folders]:
         if path.is_dir() and not path.is_symlink():

@@ -1,15 +1,20 @@
 """Results as files: overlays, data sets that annotation tools read and so do we, a table of measurements."""
 
+import csv
 import difflib
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
+import numpy as np
+
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
 from maskwise.data.formats import coco, label_map, labelme, measurements, yolo
-from maskwise.data.images import write_image
+from maskwise.data.formats.pictures import inner_name
+from maskwise.data.images import list_images, read_image, write_image
 from maskwise.draw import overlay
 from maskwise.predictions.pictures import Picture
 
@@ -51,6 +56,48 @@ def chosen(words: str | Sequence[str]) -> tuple[Save, ...]:
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ValueError(f"unknown format {name!r}; {hint}")
     return tuple(save for save in known if save in names)
+
+
+def refuse_names(categories: Categories, save: Iterable[Save]) -> None:
+    """Classes that a format cannot hold: known before the first picture, as a data set of none is written."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in save:
+            try:
+                write(Path(folder), categories, list, [name])
+            except ValueError as error:
+                raise ValueError(f"--save {name}: {error}") from None
+
+
+def refuse_another(folder: Path, name: str, pixels: Callable[[], Picture], save: Iterable[Save]) -> None:
+    """A data set of another picture than this one, which would be lost: it is written whole."""
+    for format in (format for format in save if format in DATA and (folder / format).is_dir()):
+        if (other := _another(folder / format, format, name, pixels)) is not None:
+            raise ValueError(
+                f"{other} is of another picture, and a data set is written whole: save to one folder a picture, or "
+                f"all pictures at once with maskwise predict SOURCE... --save {format}"
+            )
+
+
+def _another(root: Path, format: Save, name: str, pixels: Callable[[], Picture]) -> Path | None:
+    """What is of another picture. Formats keep the end of a picture's name."""
+    if format == "csv":
+        return _another_table(root / "measurements.csv", name)
+    home = root / "images" if format == "png" else root
+    end = inner_name(name, "").with_suffix("").parts
+    for path in list_images(home) if home.is_dir() else ():
+        inner = inner_name(path.relative_to(home).as_posix(), "").with_suffix("").parts
+        if inner[-len(end) :] != end or not np.array_equal(read_image(path), pixels()):
+            return path
+    return None
+
+
+def _another_table(path: Path, name: str) -> Path | None:
+    """Tables have no pictures, only their names."""
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        names = {row.get("image") for row in csv.DictReader(file)}
+    return path if names - {name.encode("utf-8", "backslashreplace").decode()} else None
 
 
 def write(

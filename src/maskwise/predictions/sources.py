@@ -4,15 +4,16 @@ import glob
 import importlib
 import logging
 import os
+from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from pathlib import Path, PurePosixPath
+from functools import cache, partial
+from pathlib import Path, PurePath, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskwise.data.files import absolute
+from maskwise.data.files import absolute, exists
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
 from maskwise.predictions.formats import ABOUT, OURS
 from maskwise.predictions.pictures import Asked, Picture
@@ -45,11 +46,21 @@ def files(sources: Iterable[str | Path], *, out: Path | None = None) -> dict[str
     """
     groups = [_files(str(source), None if out is None else out.resolve()) for source in sources]
     home = _common([top for top, _ in groups])
-    taken: dict[str, str] = {}
-    paths = dict.fromkeys(path for _, found in groups for path in found)
+    paths = _once(path for _, found in groups for path in found)
     if video := next(filter(is_video, paths), None):
         _av(video)  # now, and not in the middle of a run
-    return {_free(_relative(path, home), taken): path for path in paths}
+    names, taken = [_relative(path, home) for path in paths], {}
+    folders = {str(folder).lower(): f"{folder}/" for name in names for folder in PurePosixPath(name).parents}
+    return {_free(name, taken, folders): path for name, path in zip(names, paths, strict=True)}
+
+
+def at_home(source: str) -> Path:
+    """'~' begins the name of a home, unless there is a file of that name, or no such home."""
+    path = Path(source)
+    try:
+        return path if exists(path) else path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def opened(found: Mapping[str, Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
@@ -61,13 +72,13 @@ def opened(found: Mapping[str, Path], *, max_pixels: int = MAX_PIXELS) -> Iterat
             yield Asked.file(path, name=name, max_pixels=max_pixels)
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: PurePath) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _files(source: str, out: Path | None) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and the files in order."""
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_dir():
         return path, _some(source, _given(list_images(path), path, out))
     if not path.exists() and glob.has_magic(source):
@@ -125,11 +136,22 @@ def _relative(path: Path, home: Path) -> str:
     return (whole.relative_to(home) if whole.is_relative_to(home) else Path(*whole.parts[1:])).as_posix()
 
 
-def _free(name: str, taken: dict[str, str]) -> str:
-    """a.png after a.jpg becomes a_png.png: most formats call annotations by what comes before the dot."""
+def _once(paths: Iterable[Path]) -> list[Path]:
+    """Also where one is named in several ways; a link to a file is a picture of its own."""
+    real = cache(lambda folder: folder.resolve())
+    first: dict[Path, Path] = {}
+    for path in paths:
+        first.setdefault(real(path.parent) / path.name, path)
+    return list(first.values())
+
+
+def _free(name: str, taken: dict[str, str], folders: dict[str, str]) -> str:
+    """a.png after a.jpg becomes a_png.png: most formats call annotations by what comes before the dot. Frames of a
+    video lie in a folder, which must be none of the others."""
     path = PurePosixPath(name)
-    first = taken.get(_key(path))
-    while _key(path) in taken:
+    there = ChainMap(taken, folders) if is_video(path) else taken
+    first = there.get(_key(path))
+    while _key(path) in there:
         path = path.with_name(f"{path.stem}_{path.suffix[1:] or 'picture'}{path.suffix}")
     if first is not None:
         log.info("%s is written as %s: there is %s, too", name, path, first)

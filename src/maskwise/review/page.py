@@ -131,7 +131,7 @@ def _cards(shown: Sequence[Doubt], results: Callable[[], Iterable[Result]], trut
         if i not in wanted:
             continue
         pixels = _pixels(result)
-        targets = None if truth is None else truth.targets(result)
+        targets = None if truth is None or shown[wanted[i][0]].true_iou is None else truth.targets(result)
         for rank in wanted[i]:
             cards[rank] = _card(rank + 1, shown[rank], result, pixels, targets)
     looks = {"": "the mask", "k-other": "other masks"} | ({"k-true": "truth"} if truth is not None else {})

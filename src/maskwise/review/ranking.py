@@ -68,21 +68,43 @@ class Truth:
 
     @classmethod
     def of(cls, data: DataSet) -> "Truth":
-        names = Counter(PurePosixPath(record.name).name for record in data)
-        single = {n: r for r in data if names[n := PurePosixPath(r.name).name] == 1}
+        names = Counter(_bare(record.name) for record in data)
+        single = {n: r for r in data if names[n := _bare(r.name)] == 1}
         return cls({record.path.resolve(): record for record in data}, single)
 
     def targets(self, result: Result) -> Targets | None:
         """None where there is no truth for this picture."""
-        record = None if result.path is None else self.by_path.get(result.path.resolve())
-        record = record or self.by_name.get(PurePosixPath(result.name).name)
+        record = self.named(result) or self.by_name.get(_bare(result.name))
         return None if record is None else record.labelled().targets
+
+    def named(self, result: Result) -> Record | None:
+        """The one whose picture is the very file."""
+        return None if result.path is None else self.by_path.get(result.path.resolve())
 
 
 def rank(results: Iterable[Result], truth: Truth | None = None) -> list[Doubt]:
     """All masks, lowest predicted quality first; equal ones by what they score, then as they come."""
-    doubts = [doubt for i, result in enumerate(results) for doubt in _doubts(i, result, truth)]
-    return sorted(doubts, key=lambda doubt: (doubt.quality, doubt.mask_score))
+    doubts: list[Doubt] = []
+    names: Counter[str] = Counter()
+    by_path: dict[int, str] = {}
+    for i, result in enumerate(results):
+        doubts += _doubts(i, result, truth)
+        names[_bare(result.name)] += 1
+        if truth is not None and (record := truth.named(result)) is not None:
+            by_path[i] = _bare(record.name)
+    taken = {*by_path.values(), *(name for name, count in names.items() if count > 1)}
+    known = [_unjudged(d) if d.picture not in by_path and _bare(d.name) in taken else d for d in doubts]
+    return sorted(known, key=lambda doubt: (doubt.quality, doubt.mask_score))
+
+
+def _unjudged(doubt: Doubt) -> Doubt:
+    """By the name alone nobody can tell whose truth it was: several pictures have it, or another is that file."""
+    return replace(doubt, true_iou=None)
+
+
+def _bare(name: str) -> str:
+    """Without folders."""
+    return PurePosixPath(name).name
 
 
 def _doubts(picture: int, result: Result, truth: Truth | None) -> list[Doubt]:
