@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from maskwise.data.convert import convert
 from maskwise.data.dataset import DataSet, Item, Record
 from maskwise.data.formats import label_map, mask_folder
 from maskwise.data.images import write_label_map
-from maskwise.data.open import open_data
+from maskwise.data.open import candidates, open_data
 from maskwise.data.stats import Spread, stats
 from maskwise.masks import Masks
 from maskwise.structures import Targets
@@ -102,6 +105,38 @@ def test_pictures_with_the_same_bytes_are_named_once(make):
     assert [(p.file, p.severity) for p in twins] == [("val/images/b.png", "warning")]
     assert "same picture as train/images/a.png of split train: what is learned there is judged here" in twins[0].message
     assert not [p for p in check(val) if p.rule == "duplicate-image"]
+
+
+def test_a_picture_that_is_closed_to_us_is_one_finding(make, monkeypatch):
+    (data,) = make({"train": {"a.png": block(4), "b.png": block(4)}})
+    closed, opened = data[0].path, Path.open
+    data[1].path.write_bytes(closed.read_bytes())
+
+    def refuse(path, *rest, **options):
+        if path == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert [p for p in check(data) if p.rule == "duplicate-image"] == []
+
+
+def test_what_is_closed_to_us_is_passed_over_where_nobody_asked_for_it(make, monkeypatch, caplog):
+    (data,) = make({"train": {"a.png": block(4)}})
+    closed, known = data.root / "closed", {name: getattr(Path, name) for name in ("open", "stat", "iterdir")}
+    closed.mkdir()
+    (data.root / "x.json").write_text("{}")
+
+    def refuse(name, path, *rest, **options):
+        if path.parent == closed or (name != "stat" and path in (closed, data.root / "x.json")):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return known[name](path, *rest, **options)
+
+    for name in known:
+        monkeypatch.setattr(Path, name, lambda *rest, name=name, **options: refuse(name, *rest, **options))
+    monkeypatch.setattr(os, "access", lambda path, _: path != closed)
+    assert candidates(data.root).keys() == {"label_map"}
+    assert caplog.messages == [f"{closed}: closed to us, passed over"]
 
 
 def test_an_object_annotated_twice_is_named(make):

@@ -2,6 +2,7 @@ import json
 import pickle
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,23 @@ def test_a_bad_part_costs_only_itself(dataset):
     data = dataset([entry(1, [*SQUARE, [1, 1, 2, 2]])])
     assert found(data) == [("annotation 1", "degenerate-polygon", "error")]
     assert data[0].labelled().targets.masks.area().tolist() == [48]
+
+
+def test_a_size_far_beyond_the_picture_costs_no_memory(dataset, tmp_path, picture):
+    picture(tmp_path / "a.png", (8, 8))
+    side = 5000
+    runs = {"size": [side, side], "counts": [0, side * side]}
+    images = [{"id": 1, "file_name": "a.png", "height": side, "width": side}]
+    (record,) = dataset([entry(i, runs) for i in range(1, 17)], images)
+    tracemalloc.start()
+    labelled = record.labelled()
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert len(labelled.targets) == 0
+    assert [(p.where, p.rule) for p in labelled.problems] == [("image a.png", "size-differs")]
+    (tmp_path / "a.png").unlink()
+    (record,) = dataset([entry(i, runs) for i in range(1, 4)], images)
+    assert len(record.labelled().targets) == 3
 
 
 def test_what_reaches_out_of_the_picture_is_cut_off_in_no_time(dataset):

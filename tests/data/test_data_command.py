@@ -1,5 +1,7 @@
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 from typing import get_args
@@ -14,6 +16,7 @@ from maskwise.data.dataset import Item
 from maskwise.data.formats import label_map
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import read_image, write_label_map
+from maskwise.data.open import open_data
 from maskwise.masks import Masks
 from maskwise.structures import Targets
 
@@ -116,6 +119,56 @@ def test_convert_tells_what_is_lost_and_what_is_wrong(plants, tmp_path, capsys):
     assert "2 problems in what was read: see check" in out
     code, said = answer(capsys, "convert", plants / "in", tmp_path / "again", "--to", "voc")
     assert (code, said["splits"][0]["losses"]["annotations or files left out for an error"]) == (0, 2)
+
+
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"cityscapes"}))
+def test_convert_keeps_pictures_of_one_name_in_two_splits(plants, tmp_path, picture, format):
+    for folder, end in (("images", "png"), ("masks", "png")):
+        (plants / f"val/{folder}/c.{end}").rename(plants / f"val/{folder}/a.{end}")
+    table = plants / "val/labels.csv"
+    table.write_text(table.read_text().replace("c.png", "a.png"))
+    assert main(["convert", str(plants), str(tmp_path / "out"), "--to", format]) == 0
+    for split in ("train", "val"):
+        before, after = (open_data(root, split=split) for root in (plants, tmp_path / "out"))
+        pixels = [sorted(record.path.read_bytes() for record in data) for data in (before, after)]
+        assert pixels[0] == pixels[1]
+
+
+WORST = "\x1b]0;owned\x07\u009b2J[red]"
+
+
+def test_names_cannot_steer_the_terminal(plants, capsys):
+    category = {"names": [WORST, "stem"]}
+    (plants / "train/categories.json").write_text(json.dumps(category))
+    table = plants / "train/labels.csv"
+    table.write_text(table.read_text().replace("leaf", WORST, 1).replace("stem", f"no {WORST}", 1))
+    assert main(["check", str(plants), "--split", "train"]) == 1
+    assert main(["stats", str(plants), "--split", "train"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+    assert "\x9b" not in out
+    assert "\\x1b]0;owned\\x07\\x9b2J[red]" in out
+
+
+def test_an_error_cannot_steer_the_terminal(tmp_path, capsys):
+    (tmp_path / "data.yaml").write_text(json.dumps({"names": [WORST, WORST], "train": "x"}))
+    assert main(["check", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\\x1b" in said
+
+
+def test_names_of_files_that_are_no_text(plants, tmp_path, capsys):
+    name = os.fsdecode(b"Bl\xe4tt.png")
+    shutil.copy(plants / "train/images/a.png", plants / "train/images" / name)
+    assert main(["check", str(plants)]) == 0
+    assert "Bl\\udce4tt.png" in capsys.readouterr().out
+    code, said = answer(capsys, "check", plants)
+    assert (code, said["problems"][0]["file"]) == (0, f"train/images/{name}")
+    shutil.copy(plants / "train/masks/a.png", plants / "train/masks" / name)
+    code, said = answer(capsys, "preview", plants, "--out", tmp_path / name)
+    assert (code, said["pictures"][0]) == (0, f"{name.removesuffix('.png')} · 0 objects")
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))

@@ -47,6 +47,27 @@ def test_reads_ids_of_16_bits_as_one_class(example):
     assert (labelled.problems, labelled.scores) == ((), None)
 
 
+def test_a_table_may_spell_one_picture_in_several_ways(example):
+    (example / "labels.csv").write_text("image,id,category\na,1,x\nimages/a.jpg,2,y\na.jpg,300,x\na.jpg,1,y\n")
+    data = label_map.read(example)
+    assert [(p.rule, p.message) for p in data.problems] == [
+        ("duplicate-id", "instance 1 of 'a.jpg' has a line under 'a' already; this one was left out")
+    ]
+    labelled = data[0].labelled()
+    assert labelled.ids == (1, 2, 300)
+    assert [data.categories.name(k) for k in labelled.targets.labels.tolist()] == ["x", "y", "x"]
+
+
+def test_a_spelling_belongs_to_the_picture_that_it_fits_best(tmp_path, picture):
+    for key in ("a", "images/a"):
+        picture(tmp_path / f"images/{key}.png", (1, 1))
+        put(tmp_path / f"masks/{key}.png", [[1]])
+    (tmp_path / "labels.csv").write_text("image,id,category\nimages/a.png,1,x\nimages/images/a.png,1,y\n")
+    data = label_map.read(tmp_path)
+    classes = {r.name: data.categories.name(int(r.labelled().targets.labels[0])) for r in data}
+    assert (classes, data.problems) == ({"images/a.png": "x", "images/images/a.png": "y"}, ())
+
+
 LAYOUTS = {
     "masks of CVPPP": ("A1/plant001_rgb.png", "A1/plant001_label.png", "A1"),
     "masks of Cellpose": ("000_img.png", "000_masks.png", ""),
@@ -116,9 +137,9 @@ def table(folder, *lines):
 
 
 def test_the_table_gives_classes_crowds_and_scores(example):
-    table(example, "id,image,crowd,category,score,quality", "1,a,1,leaf,.5,.5", "2,a.jpg,0,stem,1,1")
+    table(example, "id,image,crowd,category,score,quality", "1,b,1,leaf,.5,.5", "2,a.jpg,0,stem,1,1")
     problems = [str(p) for p in label_map.read(example).problems]
-    assert problems == ["labels.csv: 'a' is no picture of this data set; its lines were left out [unknown-image]"]
+    assert problems == ["labels.csv: 'b' is no picture of this data set; its lines were left out [unknown-image]"]
     table(example, "id,image,crowd,category,score,quality", "1,a,1,leaf,.5,.5", "2,a,,stem,1,", "300,a,0,leaf,0,1")
     data = label_map.read(example)
     labelled = data[0].labelled()

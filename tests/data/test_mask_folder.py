@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
 from maskwise.data.formats import mask_folder
+from maskwise.masks import Masks
 from maskwise.structures import Targets
 
 CATEGORIES = Categories(names=("cell", "..", "a/b", "Zelle ü", "unseen"), ids=(5, 4, 3, 2, 1))
@@ -163,3 +165,17 @@ def test_losses_are_counted(tmp_path, found):
     instances = found(1, 3, 2)
     item = Item(name="a.png", size=instances.masks.size, labelled=instances)
     assert mask_folder.write(tmp_path, CATEGORIES, [item]).losses == {"scores": len(instances)}
+
+
+def test_masks_that_a_picture_had_before_are_gone(tmp_path):
+    def write(*names, ids):
+        masks, found = Masks.from_label_map(np.array([ids]))
+        targets = Targets.from_masks(masks, torch.zeros(len(found), dtype=torch.int64))
+        items = [Item(name=name, size=(1, 3), labelled=targets, ids=found) for name in names]
+        mask_folder.write(tmp_path, CATEGORIES, items)
+        return {p.relative_to(tmp_path / "train/masks").as_posix() for p in tmp_path.rglob("*.png")}
+
+    write("a.png", "a/b.png", "c.png", ids=[1, 2, 3])
+    put(tmp_path / "train/masks/a/4.png", [[1, 1, 1]])
+    kept = {f"c/cell/{i}.png" for i in (1, 2, 3)}
+    assert write("a/b.png", "a.png", ids=[1, 1, 0]) == {"a/cell/1.png", "a/b/cell/1.png", *kept}

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -200,3 +201,36 @@ def test_ids_of_categories_that_do_not_fit_are_given_up_and_counted(tmp_path):
     for folder in ("JPEGImages", "SegmentationObject", "SegmentationClass"):
         (tmp_path / folder).mkdir()
     assert voc.read(tmp_path).categories == Categories(names=("a", "b"))
+
+
+def test_a_picture_of_another_split_is_not_written_over(tmp_path, picture, truth, same):
+    """All splits share one folder of pictures here: where another one has the name, the split goes before it."""
+    found = {split: truth(seed, 3, 3) for split, seed in (("train", 1), ("val", 2))}
+    for _ in range(2):
+        for split, targets in found.items():
+            image = picture(tmp_path / split / "images/1.png", targets.masks.size)
+            item = Item(name=f"{split}/images/1.png", size=targets.masks.size, labelled=targets, image=image)
+            voc.write(tmp_path / "out", CATEGORIES, [item], split=split)
+    for split, targets in found.items():
+        (record,) = voc.read(tmp_path / "out", split=split)
+        assert record.id == {"train": "1", "val": "val/1"}[split]
+        assert record.path.read_bytes() == (tmp_path / split / "images/1.png").read_bytes()
+        assert same(record.labelled().targets, targets)
+
+
+def test_names_that_are_no_text_are_listed_as_they_are(tmp_path, picture):
+    name = os.fsdecode(b"Bl\xe4tt.png")
+    item = Item(name=name, size=(2, 3), labelled=Targets.none((2, 3)), image=picture(tmp_path / "a.png", (2, 3)))
+    voc.write(tmp_path / "out", CATEGORIES, [item], split="val")
+    assert (tmp_path / "out/ImageSets/Segmentation/val.txt").read_bytes() == b"Bl\xe4tt\n"
+    data = voc.read(tmp_path / "out")
+    assert ([record.name for record in data], data.problems) == ([f"JPEGImages/{name}"], ())
+
+
+def test_a_picture_that_has_no_name_left_is_refused(tmp_path):
+    def item(name):
+        return Item(name=name, size=(1, 1), labelled=Targets.none((1, 1)))
+
+    voc.write(tmp_path, CATEGORIES, [item("1.png"), item("val/1.png")])
+    with pytest.raises(ValueError, match=r"train.txt lists 1 and val/1 already; rename 1.png"):
+        voc.write(tmp_path, CATEGORIES, [item("1.png")], split="val")

@@ -1,5 +1,6 @@
 import pickle
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_a_picture_that_cannot_be_read_has_no_size(dataset, tmp_path):
         ("[cat, dog]", {0: "cat", 1: "dog"}),
         ("{0: cat, 7: 'no'}", {0: "cat", 7: "no"}),
         ("{3: dog, 1: cat}", {1: "cat", 3: "dog"}),
-        ("[1, 2.5]", {0: "1", 1: "2.5"}),
+        ("[1, 2.5, no]", {0: "1", 1: "2.5", 2: "False"}),
     ],
 )
 def test_names_as_list_or_by_number(dataset, names, expected):
@@ -147,6 +148,9 @@ def test_names_as_list_or_by_number(dataset, names, expected):
         ("names: 5\ntrain: x", "list or numbers"),
         ("names: {a: b}\ntrain: x", "numbered 0, 1, 2"),
         ("names: {-1: b}\ntrain: x", "numbered 0, 1, 2"),
+        ("names: [[a]]\ntrain: x", "the name of class 0 must be text, got list"),
+        ("names: {0: a, 3: {b: c}}\ntrain: x", "the name of class 3 must be text, got dict"),
+        ("names: [~]\ntrain: x", "the name of class 0 must be text, got NoneType"),
         ("names: [a]\ntrain: {b: c}", "a path or a list of paths"),
         ("names: [a]\ntrain: nowhere", "no folder nowhere"),
         ("names: [a]\ntrain: nowhere.txt", "nowhere.txt"),
@@ -162,6 +166,16 @@ def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(tmp_path,
     with pytest.raises(ValueError, match=reason) as error:
         yolo.read(tmp_path)
     assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("end", ["names: [*a8]\ntrain: x", "names: [a]\ntrain: *a8"])
+def test_lists_that_name_each_other_are_not_written_out(tmp_path, end):
+    nested = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+    (tmp_path / "data.yaml").write_text(f"a0: &a0 [x]\n{nested}{end}\n")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"data.yaml: .*got list"):
+        yolo.read(tmp_path)
+    assert time.perf_counter() - start < 1
 
 
 def test_other_yaml_files_are_no_data_sets(tmp_path):
@@ -209,11 +223,61 @@ def test_a_path_lists_and_several_folders(tmp_path, picture):
     (tmp_path / "set/list.txt").write_text("\n".join(lines))
     (tmp_path / "my.yaml").write_text("path: set\ntrain: [list.txt, one/images, two]\nval:\nnames: [a]")
     data = yolo.read(tmp_path / "my.yaml")
-    names = ["one/images/b.png", "one/images/a.png", "set/../else/d.png", "one/images/none.png", "two/c.png"]
-    assert [record.name for record in data][:2] == names[:2]
-    assert {record.name for record in data} == {*names[:2], "d.png", *names[3:]}
+    names = [
+        *("set/one/images/b.png", "set/one/images/a.png", "else/d.png"),
+        "set/one/images/none.png",
+        "set/two/c.png",
+    ]
+    assert [record.name for record in data] == names
     assert sorted(p.rule for p in data.problems) == ["duplicate-file"] * 2 + ["missing-image", "missing-labels"]
-    assert all(".." not in record.name for record in data)
+
+
+@pytest.fixture
+def sites(tmp_path, picture):
+    """Pictures of one name in two places, and a configuration beside them."""
+    for site, shares in {"A": SQUARE, "B": SQUARE.replace("0.2", "0.1")}.items():
+        picture(tmp_path / site / "images/1.png", SIZE)
+        (tmp_path / site / "labels").mkdir()
+        (tmp_path / site / "labels/1.txt").write_text(f"0 {shares}\n")
+
+    def write(**splits):
+        (tmp_path / "config").mkdir(exist_ok=True)
+        (tmp_path / "config/data.yaml").write_text(yaml.safe_dump({"names": ["leaf"], **splits}))
+        return tmp_path / "config"
+
+    return write
+
+
+@pytest.mark.parametrize("form", ["folders", "list"])
+def test_pictures_of_one_name_in_several_places_are_told_apart(sites, tmp_path, form):
+    places = [f"{tmp_path}/{site}/images" for site in "AB"]
+    (tmp_path / "list.txt").write_text("".join(f"{place}/1.png\n" for place in places))
+    config = sites(train=places if form == "folders" else f"{tmp_path}/list.txt")
+    data = yolo.read(config)
+    assert [record.name for record in data] == ["A/images/1.png", "B/images/1.png"]
+    assert data.problems == ()
+    assert [len(record.labelled().targets) for record in data] == [1, 1]
+
+
+def test_names_of_pictures_are_unique_over_splits(sites, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/B/images/1.png\n")
+    for val in (f"{tmp_path}/B/images", "../B/images", f"{tmp_path}/list.txt"):
+        config = sites(train=f"{tmp_path}/A/images", val=val)
+        names = [record.name for split in ("train", "val") for record in yolo.read(config, split=split)]
+        assert names == ["A/images/1.png", "B/images/1.png"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_root_below_a_folder_called_images(tmp_path, picture, beside):
+    """Labels lie beside the pictures, or below labels/ where the root itself is that of the pictures."""
+    root = tmp_path / "images/field"
+    picture(root / "a.png", SIZE)
+    labels = root if beside else tmp_path / "labels/field"
+    labels.mkdir(parents=True, exist_ok=True)
+    (labels / "a.txt").write_text(f"0 {SQUARE}\n")
+    (root / "data.yaml").write_text("names: [leaf]\ntrain: .\n")
+    data = yolo.read(root)
+    assert (len(data[0].labelled().targets), data.problems) == (1, ())
 
 
 # --- out, and in again
@@ -308,6 +372,10 @@ def test_a_second_split_is_added_and_other_names_are_refused(tmp_path):
     assert yolo.splits(tmp_path) == ("train", "val")
     with pytest.raises(ValueError, match="other categories"):
         yolo.write(tmp_path, Categories(names=("x",)), [item], split="test")
+    listed = stored | {"names": list(CATEGORIES.names)}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(listed))
+    yolo.write(tmp_path, CATEGORIES, [item], split="test")
+    assert yolo.splits(tmp_path) == ("train", "val", "test")
 
 
 def test_names_that_cannot_be_written(tmp_path):

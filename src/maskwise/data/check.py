@@ -72,12 +72,17 @@ def _digests(splits: Sequence[DataSet]) -> Iterator[tuple[DataSet, Record, bytes
                 by_length[record.path.stat().st_size].append((data, record))
     for several in by_length.values():
         if len(several) > 1:
-            yield from ((data, record, _digest(record.path)) for data, record in several)
+            digests = ((data, record, _digest(record.path)) for data, record in several)
+            yield from ((data, record, digest) for data, record, digest in digests if digest is not None)
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()
+def _digest(path: Path) -> bytes | None:
+    """None of a file that is closed to us, which is a finding of its own already."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    except OSError:
+        return None
 
 
 # One picture

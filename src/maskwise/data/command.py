@@ -3,7 +3,6 @@
 What is heavy is imported when a command runs: `maskwise data --help` needs no torch.
 """
 
-import json as json_format
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import tyro
 from rich.text import Text
 
-from maskwise.terminal import Terminal
+from maskwise.data.formats import json_file
+from maskwise.terminal import Terminal, plain
 
 if TYPE_CHECKING:
     from maskwise.data.dataset import DataSet
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # no fault of the data: the command line ends quietly
         raise
     except (ValueError, OSError) as error:
-        print(f"maskwise data: {error}", file=sys.stderr)
+        print(f"maskwise data: {plain(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -159,8 +159,10 @@ def convert(
         return 0
     console = Terminal()
     for one in written:
-        name = Text.assemble((one.split, "bold"), f": {tables.plural(one.pictures, 'picture')}")
-        console.print(name.append(f" with {tables.plural(one.instances, 'instance')} written as {to} to {out}"))
+        name = Text.assemble((plain(one.split), "bold"), f": {tables.plural(one.pictures, 'picture')}")
+        console.print(
+            name.append(f" with {tables.plural(one.instances, 'instance')} written as {to} to {plain(str(out))}")
+        )
         if one.losses:
             console.print(tables.losses_table(one.losses))
         if one.problems:
@@ -210,7 +212,7 @@ def preview(
     if json:
         _print({"source": str(source), "file": str(target), "pictures": [c.caption for c in cells]})
     else:
-        Terminal().print(Text.assemble("wrote ", (str(target), "bold"), f": {len(cells)} pictures"))
+        Terminal().print(Text.assemble("wrote ", (plain(str(target)), "bold"), f": {len(cells)} pictures"))
     return 0
 
 
@@ -233,4 +235,4 @@ def _head(source: Path, splits: "Sequence[DataSet]") -> dict[str, object]:
 
 
 def _print(value: Mapping[str, object]) -> None:
-    print(json_format.dumps(value, ensure_ascii=False, allow_nan=False))
+    print(json_file.text(value))

@@ -21,4 +21,4 @@ def held_out(data: DataSet, share: float, *, seed: int = 0) -> tuple[DataSet, Da
 
 
 def _place(name: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {name}".encode()).digest()
+    return hashlib.sha256(f"{seed} {name}".encode(errors="surrogatepass")).digest()  # names of files may be no text

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from maskwise.data.dataset import Problem, Severity
 from maskwise.data.stats import ClassStats, Spread, Stats
+from maskwise.terminal import plain
 
 STYLES: Mapping[Severity, str] = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 BAR = 24
@@ -41,7 +42,7 @@ def show_problems(console: Console, problems: Sequence[Problem], *, most: int) -
         table.add_column(overflow="fold", max_width=52, style="cyan")
         table.add_column(overflow="fold")
         for problem in several[:most]:
-            table.add_row(Text(problem.place), Text(problem.message))
+            table.add_row(Text(plain(problem.place)), Text(plain(problem.message)))
         console.print(Padding(table, (0, 0, 0, 2)))
         if len(several) > most:
             console.print(Text(f"  … and {len(several) - most:,} more", "dim"))
@@ -80,7 +81,7 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column(first, style="cyan", no_wrap=True)
     for name in others:
-        table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
+        table.add_column(Text(plain(name)), justify="right", no_wrap=True, min_width=max(6, len(plain(name))))
     return table
 
 
@@ -117,12 +118,16 @@ def _classes(splits: Sequence[Stats], most: int, width: int) -> RenderableType:
     order = sorted(by_name, key=lambda name: -total[name])
     headings = [*(one.split or "instances" for one in splits), "pictures", "small", "medium", "large"]
     table = _table("class", *headings)
-    taken = max(map(len, order[:most]), default=0) + sum(max(6, len(heading)) + 2 for heading in headings) + 2
+    taken = (
+        max((len(plain(name)) for name in order[:most]), default=0)
+        + sum(max(6, len(plain(heading))) + 2 for heading in headings)
+        + 2
+    )
     bar = min(BAR, width - taken)
     for name in order[:most]:
         rows = [row for row in by_name[name] if row]
         table.add_row(
-            Text(name),
+            Text(plain(name)),
             *(f"{row.instances:,}" if row else "–" for row in by_name[name]),
             f"{sum(row.pictures for row in rows):,}",
             *(_percent(sum(getattr(row, size) for row in rows), total[name]) for size in ("small", "medium", "large")),

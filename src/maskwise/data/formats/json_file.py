@@ -41,9 +41,9 @@ def text(value: object, **options: Any) -> str:
 
 def first_keys(path: Path) -> frozenset[str]:
     """Names of fields at the beginning of the file, at any depth; none where it is no JSON object."""
-    if path.suffix.lower() != ".json" or not path.is_file():
-        return frozenset()
     try:
+        if path.suffix.lower() != ".json" or not path.is_file():
+            return frozenset()
         with path.open("rb") as file:
             start = file.read(_PEEK).removeprefix(b"\xef\xbb\xbf").lstrip()
     except OSError:

@@ -84,18 +84,14 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
     table = part.home / LABELS_FILE
     rows, problems = read_rows(table, relative(root, table)) if table.is_file() else (None, [])
     categories = read_categories(part.home, _names(rows))
-    records, used = [], set()
+    told, more = _by_picture(rows or {}, _spellings(root, part, pairs), relative(root, table))
+    records = []
     for pair in pairs:
-        name = relative(root, pair.picture)
-        image = next((n for n in _known_as(part, pair, name) if n in rows), None) if rows is not None else None
-        used.add(image)
-        of_picture = None if rows is None else rows.get(image or "", {})
+        of_picture = None if rows is None else told.get(pair.key, {})
         labelled = partial(_labelled, root, pair, categories, of_picture)
+        name = relative(root, pair.picture)
         records.append(Record(name=name, path=pair.picture, id=pair.key, size=None, labelled=labelled))
-    for image in (rows or {}).keys() - used:
-        message = f"{image!r} is no picture of this data set; its lines were left out"
-        problems.append(Problem(relative(root, table), "", "unknown-image", message))
-    problems = (*part.problems, *unpaired, *sorted(problems, key=str))
+    problems = (*part.problems, *unpaired, *sorted([*problems, *more], key=str))
     return DataSet("label_map", root, split, categories, tuple(records), problems)
 
 
@@ -174,9 +170,37 @@ def _names(rows: Rows | None) -> list[str]:
     return [row.category for of_picture in (rows or {}).values() for row in of_picture.values()]
 
 
-def _known_as(part: Part, pair: Pair, name: str) -> tuple[str, ...]:
-    """What `labels.csv` may call a picture."""
-    return name, relative(part.home, pair.picture), pair.key + pair.picture.suffix, pair.key
+def _spellings(root: Path, part: Part, pairs: Iterable[Pair]) -> dict[str, str]:
+    """What `labels.csv` may call pictures, and their keys; what fits two is that of the one it says more about."""
+    names = [
+        (relative(root, pair.picture), relative(part.home, pair.picture), pair.key + pair.picture.suffix, pair.key)
+        for pair in pairs
+    ]
+    found: dict[str, str] = {}
+    for rank in range(4):
+        for of_picture in names:
+            found.setdefault(of_picture[rank], of_picture[-1])
+    return found
+
+
+def _by_picture(rows: Rows, spellings: Mapping[str, str], file: str) -> tuple[dict[str, dict[int, Row]], list[Problem]]:
+    """The lines of each picture by its key, however it is spelled, and those that were left out."""
+    found: dict[str, dict[int, Row]] = {}
+    first: dict[tuple[str, int], str] = {}
+    problems = []
+    for image, lines in rows.items():
+        if image not in spellings:
+            message = f"{image!r} is no picture of this data set; its lines were left out"
+            problems.append(Problem(file, "", "unknown-image", message))
+            continue
+        key = spellings[image]
+        for id_, row in lines.items():
+            if (before := first.setdefault((key, id_), image)) == image:
+                found.setdefault(key, {})[id_] = row
+            else:
+                message = f"instance {id_} of {image!r} has a line under {before!r} already; this one was left out"
+                problems.append(Problem(file, "", "duplicate-id", message))
+    return found, problems
 
 
 def _labelled(root: Path, pair: Pair, categories: Categories, rows: Mapping[int, Row] | None) -> Labelled:

@@ -32,7 +32,7 @@ from maskwise.data.formats.folders import (
 from maskwise.data.formats.painting import unheld, white, write_png
 from maskwise.data.formats.pictures import claim, inner_name, put_picture
 from maskwise.data.formats.sidecars import CATEGORIES_FILE, OBJECT, read_categories, write_categories
-from maskwise.data.images import ImageReadError, image_size, list_images, read_label_map
+from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Targets
 
@@ -105,6 +105,7 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         key = claim(taken, name.with_suffix("").as_posix(), item)
         losses += unheld(item.labelled, held=("crowd flags",))
         files += put_picture(item, home / "images" / name)
+        _clear(home / "masks" / key, files)
         made = _write_masks(home / "masks" / key, item, categories)
         losses["instances without pixels"] += len(item.labelled) - len(made)
         files += made
@@ -233,6 +234,13 @@ def _overlap(masks: Masks) -> int:
 
 
 # Writing
+
+
+def _clear(folder: Path, made: Sequence[Path]) -> None:
+    """Remove the masks that a picture had before, but not those made now: `a/b.png` has its own below those of `a`."""
+    stale = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    for path in set(stale) - set(made if stale else ()):
+        path.unlink()
 
 
 def _write_masks(folder: Path, item: Item, categories: Categories) -> list[Path]:

@@ -12,7 +12,7 @@ Classes are those of the challenge unless `labelmap.txt` (name:red,green,blue::,
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -92,9 +92,9 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     if len(ids) > MOST:
         raise ValueError(f"{len(ids)} categories, but this format holds at most {MOST}")
     losses: Counter[str] = Counter({"category ids": len(ids)} if ids != categories.ids else {})
-    files, listed = [_write_labelmap(root, categories, ids)], {}
+    files, listed, others = [_write_labelmap(root, categories, ids)], {}, _others(root, split)
     for item in items:
-        name = inner_name(item.name, split)
+        name = _own_name(root, item, split, others)
         key = claim(listed, name.with_suffix("").as_posix(), item)
         if key != key.strip() or "\n" in key:
             raise ValueError(f"{item.name!r}: a list of names, one a line, cannot hold this one")
@@ -107,12 +107,30 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     files.append(root / LISTS / f"{split}.txt")
     files[-1].parent.mkdir(parents=True, exist_ok=True)
     with replacing(files[-1]) as file:
-        file.write("".join(f"{key}\n" for key in listed).encode())
+        file.write("".join(f"{key}\n" for key in listed).encode(errors="surrogateescape"))
     return Written(tuple(files), losses)
 
 
 def _lists(root: Path) -> tuple[str, ...]:
     return tuple(path.stem for path in visible(root / LISTS) if path.suffix == ".txt") or ("",)
+
+
+def _others(root: Path, split: str) -> dict[str, str]:
+    """Keys that lists of other splits have, and these lists: all splits share one folder of pictures."""
+    lists = (name for name in _lists(root) if name not in ("", split))
+    return {key: name for name in lists for key in _listed(root, name)[0]}
+
+
+def _own_name(root: Path, item: Item, split: str, others: dict[str, str]) -> PurePosixPath:
+    """The name of a picture, in a folder of its split where another split has that name."""
+    name = inner_name(item.name, split)
+    names = (name, split / name)
+    keys = [one.with_suffix("").as_posix() for one in names]
+    free = next((one for one, key in zip(names, keys, strict=True) if key not in others), None)
+    if free is None:
+        path = root / LISTS / f"{others[keys[0]]}.txt"
+        raise ValueError(f"{path} lists {' and '.join(keys)} already; rename {item.name}")
+    return free
 
 
 def _folder(root: Path, name: str) -> Path:
@@ -123,8 +141,9 @@ def _folder(root: Path, name: str) -> Path:
 def _listed(root: Path, split: str) -> tuple[list[str], list[Problem]]:
     path = root / LISTS / f"{split}.txt"
     try:
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text("utf-8-sig", errors="surrogateescape")  # names of files may be no text
+        lines = [line.strip() for line in text.splitlines()]
+    except OSError as error:
         raise ValueError(f"{path}: {error}") from None
     keys: dict[str, None] = {}
     problems = []

@@ -9,7 +9,10 @@ one without objects.
 PyYAML reads the configuration: a parser of our own would differ from it in quotes, escapes and anchors.
 """
 
+import contextlib
+import itertools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,19 +74,21 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
         problems.add("", "missing-split", f"{absent}: there is no {', '.join(listing.splits[absent])}", "warning")
     records: dict[str, Record] = {}
     without = 0
+    sources = {source: _pictures(listing, source, problems) for source in listing.splits[split]}
+    home = _home(listing, sources)
     for source in listing.splits[split]:
-        folder, pictures = _pictures(listing, source, problems)
+        folder, pictures = sources[source]
         for path in pictures:
-            name = _name(listing.root, folder, path)
+            name = absolute(path).relative_to(home).as_posix()
             if name in records:
                 problems.add(source, "duplicate-file", f"{name} is listed twice; it was read once", "warning")
                 continue
-            labels = _labels_of(path)
+            labels = _labels_of(home, path)
             without += not exists(labels)
             decode = partial(_labelled, listing.root, path, labels, listing.categories)
             records[name] = Record(name=name, path=path, id=name, size=None, labelled=decode)
         if not source.endswith(".txt"):
-            problems.found.extend(_orphans(listing.root, folder, pictures))
+            problems.found.extend(_orphans(listing.root, home, folder, pictures))
     if without:
         message = f"{without} of {len(records)} pictures have no label file; they count as without objects"
         problems.add(split, "missing-labels", message, "warning")
@@ -159,7 +164,7 @@ def _listing(root: Path) -> Listing:
         if value and all(isinstance(source, str) for source in sources):
             found[name] = tuple(str(source) for source in sources)
         elif value:
-            raise ValueError(f"{path}: {name!r} must be a path or a list of paths, got {value!r:.80}")
+            raise ValueError(f"{path}: {name!r} must be a path or a list of paths, got {type(value).__name__}")
     return Listing(path, base, _categories(content.get("names"), path), found)
 
 
@@ -175,6 +180,9 @@ def _categories(names: object, path: Path) -> Categories:
     ids = [id_ for id_ in numbered if type(id_) is int and id_ >= 0]
     if len(ids) != len(numbered):
         raise ValueError(f"{path}: classes are numbered 0, 1, 2 ..., got {list(numbered)!r:.120}")
+    for id_, name in numbered.items():
+        if not isinstance(name, str | int | float):  # a list may be short in the file and endless as text
+            raise ValueError(f"{path}: the name of class {id_} must be text, got {type(name).__name__}")
     try:
         return Categories(names=tuple(str(numbered[id_]) for id_ in sorted(ids)), ids=tuple(sorted(ids)))
     except ValueError as error:
@@ -187,7 +195,7 @@ def _config(root: Path, categories: Categories, split: str) -> dict[str, object]
     names = dict(enumerate(categories.names))
     path = root / "data.yaml"
     known = _parse(path) if path.is_file() else {}
-    if known and known.get("names") != names:
+    if known and _categories(known.get("names"), path) != Categories(names=categories.names, ids=tuple(names)):
         raise ValueError(f"{path} names other categories; write to another folder")
     kept = {str(k): v for k, v in known.items() if k != "names"}
     name = next((name for name in SPLITS if re.search(rf"(?<![a-z]){name}", split.lower())), SPLITS[0])
@@ -240,29 +248,40 @@ def _pictures(listing: Listing, source: str, problems: Problems) -> tuple[Path, 
     return path.parent, found
 
 
-def _name(root: Path, folder: Path, path: Path) -> str:
-    """Relative to the root; of pictures elsewhere, the folder that was named and what is below it."""
-    inner = absolute(path)
-    for base, prefix in ((root, ""), (folder, f"{folder.name}/")):
-        if inner.is_relative_to(absolute(base)):
-            return prefix + inner.relative_to(absolute(base)).as_posix()
-    return path.name
+def _home(listing: Listing, read: Mapping[str, tuple[Path, list[Path]]]) -> Path:
+    """What names begin below: the root, or what it shares with the places of pictures outside of it.
+
+    Those of all splits, so that a name is that of one picture in all of them.
+    """
+    folders = {listing.root}
+    for source in itertools.chain(*listing.splits.values()):
+        place = _place(listing, source)
+        if place.is_dir():
+            folders.add(place)
+        elif source in read:
+            folders.update(path.parent for path in read[source][1])
+        elif place.exists():
+            with contextlib.suppress(ValueError):  # which is for the reader of that split
+                folders.update(path.parent for path in _pictures(listing, source, Problems(""))[1])
+    return Path(os.path.commonpath([absolute(folder) for folder in folders]))
 
 
-def _labels_of(picture: Path) -> Path:
-    """The last folder called images is labels."""
-    parts = list(picture.parent.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts) / f"{picture.stem}.txt"
+def _labels_of(home: Path, picture: Path) -> Path:
+    """The last folder called images is labels; one above `home` only where no labels lie beside the picture."""
+    parts, beside = list(picture.parent.parts), picture.parent / f"{picture.stem}.txt"
+    above = max(0, len(parts) - len(absolute(picture.parent).parts) + len(home.parts))
+    if "images" not in parts or ("images" not in parts[above:] and exists(beside)):
+        return beside
+    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return Path(*parts) / beside.name
 
 
-def _orphans(root: Path, folder: Path, pictures: Sequence[Path]) -> list[Problem]:
+def _orphans(root: Path, home: Path, folder: Path, pictures: Sequence[Path]) -> list[Problem]:
     """Label files without a picture, of a folder that was read as a whole."""
-    labels = _labels_of(folder / "x").parent
+    labels = _labels_of(home, folder / "x").parent
     if labels == folder or not labels.is_dir():
         return []
-    known = {_labels_of(path) for path in pictures}
+    known = {_labels_of(home, path) for path in pictures}
     found = [path for path in sorted(labels.rglob("*.txt")) if path not in known and path.name != "classes.txt"]
     return [
         Problem(relative(root, path), "", "missing-image", "there is no picture for these labels") for path in found
