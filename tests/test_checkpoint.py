@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -78,6 +79,11 @@ def test_files_that_are_no_models_are_refused_by_name(tmp_path):
             {"view": None, "categories": {"names": ["a"], "ids": [1], "no": 1}},
             "unknown fields in stored categories: no",
         ),
+        ({"method": ["x"]}, r"m\.safetensors: method in the header: expected str, got list"),
+        ({"config": []}, "config in the header: expected dict, got list"),
+        ({"view": 5}, "view in the header: expected list, got int"),
+        ({"view": [5]}, "view in the header: expected a list of objects"),
+        ({"notes": 3}, "notes in the header: expected dict, got int"),
     ],
 )
 def test_unknown_headers_are_refused(tmp_path, change, complaint):
@@ -85,6 +91,32 @@ def test_unknown_headers_are_refused(tmp_path, change, complaint):
     checkpoint.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", header)
     with pytest.raises(ValueError, match=complaint):
         read_model(tmp_path / "m.safetensors")
+
+
+def test_a_header_deeper_than_the_stack_is_refused(tmp_path):
+    checkpoint.save_file({"a": torch.zeros(1)}, tmp_path / "deep.safetensors", {"maskwise": "[" * 200_000})
+    with pytest.raises(ValueError, match=r"deep\.safetensors: its header is nested too deeply"):
+        checkpoint.read_about(tmp_path / "deep.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.json").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write_bytes(tmp_path / "a.json", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.json", b"old")]
+
+
+def test_what_killed_processes_were_writing_goes_and_nothing_else(tmp_path):
+    left = [".0123456789abcdef.tmp", ".tmpU4J80C", ".best.safetensors.4711"]
+    mine = [".gitignore", "best.safetensors", ".notes.tmp", ".nfs000012"]
+    for name in (*left, *mine):
+        (tmp_path / name).touch()
+    checkpoint.clear_half_written(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(mine)
 
 
 def test_weights_must_be_exactly_those_of_the_module():

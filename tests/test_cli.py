@@ -77,6 +77,26 @@ def test_an_output_that_takes_nothing_is_an_error_in_one_line(files, words, monk
     assert "No space left on device" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_without_an_output_does_its_work(files, closed):
+    line = f'"{sys.executable}" -m maskwise.cli eval "{files["GT"]}" "{files["RESULTS"]}" {closed}'
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_no_name_of_a_class_ends_a_command_or_commands_the_terminal(files, encoding):
+    truth = json.loads(Path(files["GT"]).read_text())
+    truth["categories"][0]["name"] = "Blätter \x1b[31m\nhalf \ud800"
+    Path(files["GT"]).write_text(json.dumps(truth))
+    command = [sys.executable, "-m", "maskwise.cli", "eval", files["GT"], files["RESULTS"]]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    letter = "\\xe4" if encoding == "ascii" else "ä"
+    assert f"Bl{letter}tter \\x1b[31m\\nhalf \\ud800" in done.stdout.decode(encoding)
+
+
 def test_the_installed_command_is_this_one():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"maskwise": "maskwise.cli:main"}

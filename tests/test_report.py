@@ -422,6 +422,15 @@ def test_curves_are_drawn_by_epoch(page, page_of, comparison):
     assert "Training" not in page_of(comparison).text
 
 
+def test_where_there_is_no_number_no_chart_says_nan(page_of, comparison):
+    rows = [{"epoch": 1, "step": 2, "loss/mask": 1.0}, {"epoch": 2, "step": 4, "loss/mask": None, "lr": 0.1}]
+    one = [p._replace(found=replace(p.found, scores=p.found.scores * 0 + 0.5)) for p in comparison.pairs]
+    page = page_of(replace(comparison, pairs=tuple(one)), history=rows)
+    assert "Loss by epoch: from 1 to not measurable." in page.svgs
+    assert any(svg.endswith("Spearman correlation not measurable.") for svg in page.svgs)
+    assert not [svg for svg in page.svgs if "nan" in svg.split()]
+
+
 def test_steps_lie_between_the_epochs():
     course = History.of(HISTORY)
     assert course.x(course.steps) == [0.5, 1, 1.5, 2]
@@ -435,6 +444,20 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
     rows = history.read(tmp_path)
     assert rows == [{"epoch": 1, "step": 2, "loss/mask": 0.5, "val/AP": None}, {"step": 1, "lr": 0.1}]
     assert history.read(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("[1]", "expected an object, got list"),
+        ('{"step": 2, "l', "not JSON"),
+        ('{"step": [2]}', r"step: expected a number, got \[2\]"),
+    ],
+)
+def test_an_odd_line_is_named(tmp_path, line, complaint):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(ValueError, match=rf"metrics\.jsonl, line 2: {complaint}"):
+        history.read(tmp_path)
 
 
 # Charts
@@ -501,6 +524,9 @@ def test_the_command_reads_coco_files(files, comparison, capsys):
         (["--truth", "a.json"], "expected the folder of a run, or both"),
         (["run", "--truth", "a.json", "--results", "b.json"], "expected the folder of a run, or both"),
         (["nowhere"], "run.json: cannot be read"),
+        (["run", "--title", "x"], "--title: for --truth and --results; a run has its own"),
+        (["run", "--images", "x", "--title", "x"], "--images and --title: for --truth and --results"),
+        (["run", "--out", ".", "--exist-ok"], ". is a folder: name a file in it, such as report.html"),
     ],
 )
 def test_wrong_usage_is_said_in_one_line(words, complaint, tmp_path, monkeypatch, capsys):
@@ -574,7 +600,7 @@ def test_one_validation_makes_no_curve(run):
 
 def test_a_run_that_was_not_judged_says_so_and_shows_its_course(run, capsys):
     folder, _, _ = run
-    (folder / "eval/results.json").unlink()
+    (folder / "eval/report.json").unlink()  # killed after it wrote the results
     assert cli.main(["report", str(folder)]) == 0
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert "has not been judged yet, and so there is no AP" in page.text
@@ -585,6 +611,15 @@ def test_a_run_that_was_not_judged_says_so_and_shows_its_course(run, capsys):
     assert cli.main(["report", str(folder)]) == 0
     text = (folder / "report.html").read_text()
     assert "This run had nothing to be judged by, and so there is no AP" in text
+
+
+def test_half_a_line_about_a_picture_is_passed_over_and_an_odd_one_is_named(run, capsys):
+    folder, _, _ = run
+    (folder / "failures.jsonl").write_text('{"path": "a.png"}\n{"path": "b.p')
+    assert cli.main(["report", str(folder)]) == 0
+    (folder / "failures.jsonl").write_text('{"path": "a.png"}\n{"path": "b.p\n')
+    assert cli.main(["report", str(folder)]) == 2
+    assert "failures.jsonl, line 2: not JSON" in capsys.readouterr().err
 
 
 def test_a_file_that_is_there_is_written_over_only_where_that_is_asked_for(files, run, capsys):

@@ -183,6 +183,16 @@ def test_a_small_file_cannot_fill_the_memory(tmp_path):
         tensor_files.read(path)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_array_under_many_names_is_in_the_memory_once_and_can_be_written_to(tmp_path, order):
+    array = np.arange(1000, dtype=f"{order}f4")
+    found = tensor_files.read(written(tmp_path / "bomb.pkl", {f"w{i}": array for i in range(50)}))
+    assert len(found) == 50
+    assert len({tensor.data_ptr() for tensor in found.values()}) == 1
+    found["w0"][0] = 7
+    assert found["w1"][:2].tolist() == [7, 1]
+
+
 def test_a_compressed_file_of_pytorch_is_refused_before_it_is_unpacked(tmp_path):
     torch.save({"a": torch.zeros(10**5)}, tmp_path / "plain.pth")
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w", 8) as bomb:

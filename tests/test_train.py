@@ -17,7 +17,7 @@ from torch import nn
 
 from maskwise.checkpoint import load_weights, read_model
 from maskwise.data.scenes import Scenes
-from maskwise.logbook import Logbook
+from maskwise.logbook import Logbook, prepare
 from maskwise.masks import Masks
 from maskwise.optimization import Average, build, load_state, state_of
 from maskwise.progress import Progress
@@ -560,6 +560,47 @@ def test_what_is_not_of_a_run_is_never_taken_away(tmp_path):
     (tmp_path / "weights" / "mine.bin").write_bytes(b"mine")
     train(tiny_run(epochs=1), tmp_path, methods=METHODS, exist_ok=True)
     assert (tmp_path / "weights" / "mine.bin").read_bytes() == b"mine"
+
+
+def test_of_two_that_begin_in_one_folder_the_second_is_refused(tmp_path, monkeypatch):
+    made, folder = Path.mkdir, tmp_path / "run"
+
+    def late(path: Path, *args: object, **options: object) -> None:
+        if path == folder and not path.exists():
+            made(path)  # by the other one, after this one has looked
+        made(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", late)
+        with pytest.raises(ValueError, match="run: another run has just begun in it"):
+            prepare(folder, exist_ok=False)
+    prepare(folder, exist_ok=False)  # an empty one may have been made for it
+
+
+def test_what_was_half_written_is_gone_when_a_run_goes_on(tmp_path):
+    train(tiny_run(epochs=1), tmp_path, methods=METHODS)
+    left = [
+        tmp_path / name for name in ("eval/.0123456789abcdef.tmp", "weights/.best.safetensors.99", "weights/.tmpabcdef")
+    ]
+    for path in left:
+        path.touch()
+    before = rows(tmp_path)
+    refused = tmp_path / "refused.jsonl"
+    refused.write_text('{"file": "a", "where": "b", "rule": "c", "message": "d"}\n{"file"')
+    for name in ("metrics.jsonl", "failures.jsonl"):
+        with (tmp_path / name).open("a") as file:
+            file.write('{"step": 1, "ima')
+    train(tiny_run(epochs=1), tmp_path, methods=METHODS, resume=True)
+    assert not [path for path in left if path.exists()]
+    assert refused.read_text().count("\n") == 1
+    assert refused.read_text().endswith("}\n")
+    assert rows(tmp_path) == before
+    assert (tmp_path / "failures.jsonl").read_text() == ""
+
+
+def test_a_name_that_is_no_text_does_not_end_training(tmp_path):
+    Logbook(tmp_path, writes=True, total=1).line("half \ud800", on_screen=False)
+    assert (tmp_path / "log.txt").read_text() == "half \\ud800\n"
 
 
 def test_going_on_without_a_checkpoint_keeps_the_weights_that_are_there(tmp_path):

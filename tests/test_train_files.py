@@ -79,11 +79,19 @@ def test_annotations_that_cannot_be_learned_from_are_named_once(tmp_path, caplog
     path.write_text(json.dumps(truth))
     source = Files(path=str(data))
     train(tiny_run(epochs=1, data={"source": source}), tmp_path / "run", methods=METHODS)
-    lines = [json.loads(line) for line in (tmp_path / "run" / "refused.jsonl").read_text().splitlines()]
+    refused = tmp_path / "run" / "refused.jsonl"
+    lines = [json.loads(line) for line in refused.read_text().splitlines()]
     assert sorted(line["where"] for line in lines) == sorted(f"annotation {a['id']}" for a in truth["annotations"])
     assert {line["file"] for line in lines} == {path.name if path.parent == data else str(path.relative_to(data))}
     assert f"annotation {truth['annotations'][0]['id']}" in caplog.text
     assert not (tmp_path / "run" / "failures.jsonl").exists()
+    refused.write_text(refused.read_text()[:-9])  # the power went while the last one was written
+    for _ in range(2):
+        train(tiny_run(epochs=1, data={"source": source}), tmp_path / "run", methods=METHODS, resume=True)
+    assert refused.read_text() == "".join(json.dumps(line) + "\n" for line in lines[:-1])
+    refused.write_text('{"odd": 1}\n')
+    with pytest.raises(ValueError, match=r"refused\.jsonl: a line is no annotation"):
+        train(tiny_run(epochs=1, data={"source": source}), tmp_path / "run", methods=METHODS, resume=True)
     train(tiny_run(epochs=2, data={"source": source}), tmp_path / "twice", methods=METHODS)
     assert len((tmp_path / "twice" / "refused.jsonl").read_text().splitlines()) == len(lines)
 

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskwise.categories import Categories
+from maskwise.data.files import replacing
 from maskwise.version import __version__
 
 Tree: TypeAlias = Any
@@ -33,6 +35,11 @@ KEPT = 2
 
 _FILES = ("model.safetensors", "state.safetensors", "state.json")
 HEADER = "maskwise"
+_KINDS = {"method": str, "config": dict, "view": list, "notes": dict}
+"""Fields of a header, as JSON has them."""
+
+_LEFT = re.compile(r"\.([0-9a-f]{16}\.tmp|tmp\w{6}|.+\.safetensors\.\d+)")
+"""Names of files that were being written: by `replacing`, by safetensors, by `write_model`."""
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +76,13 @@ class About:
             raise ValueError(f"model format {stored.get('format')!r}, this version reads {FORMAT}")
         if set(stored) != known:
             raise ValueError(names_differ("fields in the header", set(stored), known))
-        fields = {name: stored[name] for name in ("method", "config", "view", "notes")}
-        return cls(categories=Categories.from_json(stored["categories"]), **fields)
+        categories = Categories.from_json(stored["categories"])
+        for name, kind in _KINDS.items():
+            if not isinstance(stored[name], kind):
+                raise ValueError(f"{name} in the header: expected {kind.__name__}, got {type(stored[name]).__name__}")
+        if not all(isinstance(step, dict) for step in stored["view"]):
+            raise ValueError("view in the header: expected a list of objects")
+        return cls(categories=categories, **{name: stored[name] for name in _KINDS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +125,8 @@ def _about(path: Path, header: Mapping[str, str]) -> About:
         return About.from_json(json.loads(header[HEADER]))
     except (KeyError, TypeError, AttributeError):
         raise ValueError(f"{path}: no maskwise model: its header does not say what the weights are") from None
+    except RecursionError:
+        raise ValueError(f"{path}: its header is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -239,12 +253,17 @@ def unpack(stored: Tree, tensors: Mapping[str, Tensor]) -> Tree:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Through a temporary file beside it, flushed to the disk: readers see the old bytes or the new ones."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+
+
+def clear_half_written(folder: Path) -> None:
+    """Take away what killed processes were writing in this folder, and nothing else that is hidden there."""
+    for path in folder.glob(".*"):
+        if _LEFT.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], about: About | None = None) -> None:

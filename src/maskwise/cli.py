@@ -2,11 +2,13 @@
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from maskwise.version import __version__
 
@@ -41,6 +43,7 @@ Exit codes: 0 done; 1 something is wrong with the data, or training could not go
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the first word names."""
+    _open_outputs()
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -54,6 +57,17 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     return _finish(importlib.import_module(COMMANDS[name].module).main, rest)
+
+
+def _open_outputs() -> None:
+    """No output (`>&-`), or one that cannot write every letter, is no reason to lose what a command has done."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def usage() -> str:

@@ -24,9 +24,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from maskwise.checkpoint import write_bytes
+from maskwise.checkpoint import clear_half_written, write_bytes
+from maskwise.data.failures import cut_half_line, read_rows
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.validation import Validation
+from maskwise.terminal import plain
 from maskwise.version import __version__
 
 Row = Mapping[str, Any]
@@ -38,19 +40,32 @@ JUDGED = "val/"
 
 def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
     """A folder for a new run. What another run left goes only when that is asked for; what is not of a run stays."""
-    if folder.exists() and any(folder.iterdir()) and not (exist_ok or resume):
+    there = folder.exists()
+    if there and any(folder.iterdir()) and not (exist_ok or resume):
         raise ValueError(
             f"{folder} is not empty: go on with the run in it (--resume), choose another folder (--out), "
             "or allow to write over it (--exist-ok)"
         )
     if (folder / "run.json").is_file():
+        clear(folder)
         if not exist_ok:  # there is nothing to go on from, but there may be what it had reached
             _set_aside(folder / "weights")
         for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt", "report.html"):
             (folder / name).unlink(missing_ok=True)
         for name in ("state", "weights", "eval", BOARD):
             shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=there)
+    except FileExistsError:
+        raise ValueError(f"{folder}: another run has just begun in it") from None
+
+
+def clear(folder: Path) -> None:
+    """Take away what a killed process, or a full disk, left half written in the folder of a run."""
+    for place in (folder, folder / "weights", folder / "eval"):
+        clear_half_written(place)
+    for name in ("metrics.jsonl", "failures.jsonl", "refused.jsonl"):
+        cut_half_line(folder / name)
 
 
 def _set_aside(folder: Path) -> None:
@@ -154,7 +169,7 @@ class Logbook:
 
     def line(self, text: str, *, on_screen: bool = True) -> None:
         if self.writes:
-            with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            with (self.folder / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text + "\n")
         if on_screen:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -168,10 +183,10 @@ class Logbook:
         if found.keypoints is not None:
             told["keypoint AP"] = found.keypoints.numbers["AP"]
         self.line(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))
-        width = max((len(row.name) for row in found.masks.classes), default=0)
+        width = max((len(plain(row.name)) for row in found.masks.classes), default=0)
         for row in found.masks.classes:
             numbers = "  ".join(f"{name} {row.numbers[name]:.3f}" for name in ("AP", "AP50", "AP75"))
-            self.line(f"  {row.name:<{width}}  {row.ground_truths:6d}  {numbers}", on_screen=False)
+            self.line(f"  {plain(row.name):<{width}}  {row.ground_truths:6d}  {numbers}", on_screen=False)
 
     def _append(self, name: str, row: Row) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
@@ -186,8 +201,7 @@ def _cut(path: Path, step: int, *, judged: bool) -> None:
         return row.get("step", 0) <= step and not again
 
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
+        kept = [json.dumps(row) + "\n" for row in read_rows(path) if stays(row)]
         write_bytes(path, "".join(kept).encode())
 
 

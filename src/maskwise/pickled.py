@@ -199,7 +199,8 @@ class _Machine:
         if len(sides) != len(shape) or math.prod(sides) * numbers.itemsize != len(content):
             raise _Refused(f"an array of shape {tuple(sides)} of {kind.code} in {len(content)} bytes")
         self._spend(len(content))
-        return np.frombuffer(content, numbers).reshape(sides, order="F" if fortran else "C")
+        array = np.frombuffer(content, numbers).reshape(sides, order="F" if fortran else "C")
+        return array.astype(numbers.newbyteorder("="))  # a copy, as the bytes cannot be written to
 
     def _spend(self, count: int) -> None:
         self.left -= count

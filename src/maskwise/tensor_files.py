@@ -104,5 +104,5 @@ def _tensors(path: Path, content: object) -> dict[str, Tensor]:
 
 def _tensor(value: object) -> Tensor | None:
     if isinstance(value, pickled.Array) and value.value is not None:
-        return torch.from_numpy(value.value.astype(value.value.dtype.newbyteorder("=")))
+        return torch.from_numpy(value.value)  # no copy: a file may have an array under many names
     return value if isinstance(value, Tensor) else None

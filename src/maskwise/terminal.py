@@ -39,4 +39,4 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}" if math.isfinite(value) else "-"
-    return escape(str(value))
+    return escape(plain(str(value)))

@@ -41,7 +41,7 @@ from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import judged
 from maskwise.evaluate.validation import Validation, image_id, results, validation
-from maskwise.logbook import JUDGED, REPORT, RESULTS, SPLIT, Logbook, environment, prepare
+from maskwise.logbook import JUDGED, REPORT, RESULTS, SPLIT, Logbook, clear, environment, prepare
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
@@ -79,8 +79,8 @@ def train(
         reproducible.no_denormals(),
     ):
         going_on = resume and checkpoint.any_in(folder / "state")
-        if world.is_main and not going_on:
-            prepare(folder, exist_ok=exist_ok, resume=resume)
+        if world.is_main:  # the others meet it before they write anything
+            clear(folder) if going_on else prepare(folder, exist_ok=exist_ok, resume=resume)
         t = _begin(run, folder, world, methods)
         with t.book, t.loader:
             _resume(t) if going_on else _describe(t)

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     assert cli.main(["train", *words]) == 2
     assert complaint in capsys.readouterr().err
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.glob("runs/*")), "the name is free again"
 
 
 def test_a_dry_run_shows_the_run_that_would_be(tmp_path, monkeypatch):
@@ -175,13 +176,24 @@ def test_a_name_that_nobody_chose_gets_a_number_and_resume_takes_the_last():
 
 
 def test_names_of_folders():
-    assert (free(Path("a")), latest(Path("a"))) == (Path("a"), Path("a"))
-    for name in ("a", "a-2", "b"):
-        Path(name).mkdir()
-        (Path(name) / "something").write_text("")
-    Path("a-3").mkdir()
-    assert (free(Path("a")), latest(Path("a"))) == (Path("a-3"), Path("a-2"))
-    assert (free(Path("b")), latest(Path("b"))) == (Path("b-2"), Path("b"))
+    assert (latest(Path("a")), free(Path("a"))) == (Path("a"), Path("a"))
+    assert (latest(Path("a")), free(Path("a"))) == (Path("a"), Path("a-2")), "it is somebody's, though nothing is in it"
+    assert free(Path("a")) == Path("a-3")
+    for name in ("a", "a-3", "b"):
+        (Path(name) / "something").mkdir(parents=True)
+    assert (latest(Path("a")), free(Path("a"))) == (Path("a-3"), Path("a-4"))
+    assert (latest(Path("b")), free(Path("b"))) == (Path("b"), Path("b-2"))
+    Path("c").touch()
+    assert free(Path("c")) == Path("c-2")
+    Path("gone").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        free(Path("gone/a"))
+
+
+def test_who_looks_for_a_name_at_the_same_time_finds_another():
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(free, [Path("runs/a")] * 64))
+    assert len(set(found)) == 64
 
 
 def test_a_split_that_is_missing_is_named_with_what_to_do(tmp_path, capsys, monkeypatch):

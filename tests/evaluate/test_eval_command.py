@@ -89,6 +89,14 @@ def test_low_scores_can_be_left_out(files, capsys):
     assert reports[2]["SBD"] == 0
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_a_least_score_that_is_no_number_is_refused(files, capsys, number):
+    assert main([*files, f"--min-score={number}"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"--min-score: expected a number, got {number}" in err
+
+
 def test_table_per_class_prints_names_as_they_are(files, capsys):
     main(files)
     assert "Zellkern ü [bold]" in capsys.readouterr().out

@@ -36,13 +36,14 @@ def print_json(value: object) -> None:
 
 
 def free(folder: Path) -> Path:
-    """Itself, or the first of `-2`, `-3`, ... in which there is nothing: what is there is never written over."""
-    return next(place for place in numbered(folder) if not taken(place))
+    """Itself, or the first of `-2`, `-3`, ... that is not there yet. It is made at once: whoever else looks at the same
+    time finds another."""
+    return next(place for place in numbered(folder) if _made(place))
 
 
 def latest(folder: Path) -> Path:
     """The last of them in which there is something; itself where there is none."""
-    return [folder, *takewhile(taken, numbered(folder))][-1]
+    return [folder, *filter(_holds_something, takewhile(Path.exists, numbered(folder)))][-1]
 
 
 def numbered(folder: Path) -> Iterator[Path]:
@@ -50,5 +51,14 @@ def numbered(folder: Path) -> Iterator[Path]:
     yield from (folder.with_name(f"{folder.name}-{i}") for i in count(2))
 
 
-def taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+def _made(folder: Path) -> bool:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _holds_something(folder: Path) -> bool:
+    return not folder.is_dir() or any(folder.iterdir())

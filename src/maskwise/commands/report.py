@@ -48,7 +48,9 @@ def report(
     """
     from maskwise.report.page import check_free
 
-    if run is not None and (truth, results, images, title) == (None, None, None, None):
+    if run is not None and truth is None and results is None:
+        if given := [name for name, value in (("--images", images), ("--title", title)) if value is not None]:
+            raise ValueError(f"{' and '.join(given)}: for --truth and --results; a run has its own")
         from maskwise.report.run_folder import write
 
         if out is not None:

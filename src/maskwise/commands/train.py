@@ -4,6 +4,7 @@ import json as json_format
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -97,6 +98,10 @@ def train(
     except CannotGoOn as error:
         print(f"maskwise train: {error}", file=sys.stderr)
         return STUCK
+    finally:
+        if out is None and world.is_main:  # a number that came to nothing is free again
+            with suppress(OSError):
+                folder.rmdir()
     if world.is_main:
         _tell(recipe, folder, weights, run.watch.best, json=json)
     # A launcher takes any other code than 0 for a crash of this process.
@@ -163,7 +168,7 @@ def _named(recipe: str, data: str | None) -> Path:
 
 def _failures(folder: Path) -> int:
     path = folder / "failures.jsonl"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> None:

@@ -1,12 +1,13 @@
 """Samples that cannot be made: written down, counted, and too much when there are too many."""
 
+import errno
 import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from maskwise.data.dataset import Problem
 from maskwise.data.images import ImageReadError
@@ -109,15 +110,42 @@ def _already(path: Path | None) -> set[Problem]:
     """What a run that goes on has written down before."""
     if path is None or not path.exists():
         return set()
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return {Problem(**json.loads(line)) for line in lines if line.endswith("\n")}
+    try:
+        return {Problem(**row) for row in read_rows(path)}
+    except TypeError as error:  # of fields, or of a value
+        raise ValueError(f"{path}: a line is no annotation that was left out: {error}") from None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Of JSON lines, none where there is no file. A last line without an end is being written, or never was."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [_row(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}, line {number}: not JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
+    return row
+
+
+def cut_half_line(path: Path) -> None:
+    """Before more is written behind it. Only while nobody writes: a line of somebody else may be half there."""
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        os.truncate(path, whole)
 
 
 def _append(path: Path, row: Mapping[str, object]) -> None:
-    """In one write at the end, so that lines of several processes do not mix."""
+    """In one write at the end, so that lines of several processes do not mix; a full disk may take half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(file, (json.dumps(row) + "\n").encode())
+        line = (json.dumps(row) + "\n").encode()
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(file)

@@ -2,6 +2,7 @@
 
 import difflib
 import json as json_format
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
 from maskwise.evaluate.region_ap import cihp, matching_iou, oxford, sds, voc07
 from maskwise.evaluate.report import Report
-from maskwise.terminal import Terminal, grid
+from maskwise.terminal import Terminal, grid, plain
 
 Policy = Callable[[Comparison, str], Report]
 
@@ -90,6 +91,8 @@ def evaluate(
         min_score: leave out results whose `score` is lower
         json: one JSON object on standard output; what cannot be measured is null
     """
+    if min_score is not None and not math.isfinite(min_score):
+        raise ValueError(f"--min-score: expected a number, got {min_score}")
     judge = with_settings(policy, replace(COCO, max_dets=max_dets, thresholds=thresholds))
     comparison = load_comparison(truth, results, iou)
     if min_score is None:
@@ -123,7 +126,7 @@ def with_settings(policy: str, settings: Settings) -> Policy:
 
 def show(report: Report, console: Console) -> None:
     """Tables for people; what cannot be measured is a dash."""
-    console.print(f"[bold]{report.policy}[/] {report.iou} {escape(report.data)}", highlight=False)
+    console.print(f"[bold]{report.policy}[/] {report.iou} {escape(plain(report.data))}", highlight=False)
     console.print(_settings(report), highlight=False, markup=False)
     console.print(grid([{"": name, " ": value} for name, value in report.numbers.items()]))
     if report.classes:

@@ -28,6 +28,11 @@ def _look(i: int) -> str:
     return f"c{i % COLOURS}" + (" dashed" if i // COLOURS % 2 else "")
 
 
+def _said(value: float, form: str = ".3g") -> str:
+    """In a sentence, which may be read aloud."""
+    return format(value, form) if math.isfinite(value) else "not measurable"
+
+
 # Training
 
 
@@ -52,7 +57,7 @@ def _losses(history: History) -> str:
     marks += [plot.line(xs, values, _look(i + 1), n) for i, (n, values) in enumerate(columns.items())]
     marks.append(plot.line(xs, total, "c0 bold", "sum"))
     key = legend([("c0 bold", "sum"), *((_look(i + 1), name(n)) for i, n in enumerate(columns))])
-    last = f"Loss by {history.unit}: from {total[0]:.3g} to {total[-1]:.3g}."
+    last = f"Loss by {history.unit}: from {_said(total[0])} to {_said(total[-1])}."
     return figure("Losses", plot.svg(marks, last), note=f"last {number(total[-1])}", key=key)
 
 
@@ -62,7 +67,7 @@ def _rate(history: History) -> str:
         return ""
     values = history.column(_thinned(rows), "lr")
     plot = Plot(x=_time(history), y=Scale.around(values, "", low=0.0))
-    described = f"Learning rate by {history.unit}: at most {max(values):.3g}, at last {values[-1]:.3g}."
+    described = f"Learning rate by {history.unit}: at most {_said(max(values))}, at last {_said(values[-1])}."
     return figure("Learning rate", plot.svg([plot.line(history.x(_thinned(rows)), values, "c0")], described))
 
 
@@ -203,7 +208,7 @@ def scatters(found: Findings) -> str:
 
 def _against_truth(title: str, axis: str, values: np.ndarray, iou: np.ndarray, rho: float) -> str:
     plot = Plot(x=share(axis), y=share("true IoU"))
-    described = f"{title} against true IoU of {len(iou)} detections. Spearman correlation {rho:.3f}."
+    described = f"{title} against true IoU of {len(iou)} detections. Spearman correlation {_said(rho, '.3f')}."
     note = f"Spearman {number(rho)} with true IoU"
     return figure(f"{title} against true IoU", plot.svg(_coloured(plot, values, iou, iou), described), note=note)
 

@@ -2,12 +2,13 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
+
+from maskwise.data.failures import read_rows
 
 Row: TypeAlias = Mapping[str, float | int | None]
 """Of metrics.csv (has `epoch`) or metrics.jsonl (only `step`); None: there was no number."""
@@ -54,10 +55,15 @@ def read(folder: Path) -> list[Row]:
     rows: list[Row] = []
     if (table := folder / "metrics.csv").exists():
         rows += [_numbers(row) for row in csv.DictReader(io.StringIO(table.read_text(encoding="utf-8")))]
-    if (lines := folder / "metrics.jsonl").exists():
-        text = lines.read_text(encoding="utf-8")
-        rows += [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return rows
+    lines = folder / "metrics.jsonl"
+    return rows + [_checked(row, f"{lines}, line {number}") for number, row in enumerate(read_rows(lines), 1)]
+
+
+def _checked(row: Mapping[str, object], where: str) -> Row:
+    for name, value in row.items():
+        if not isinstance(value, float | int | None):
+            raise ValueError(f"{where}: {name}: expected a number, got {value!r:.40}")
+    return cast(Row, row)
 
 
 def _numbers(row: Mapping[str, str]) -> Row:

@@ -56,6 +56,8 @@ def write_unjudged(
 
 def check_free(path: Path, *, exist_ok: bool) -> None:
     """What is there is somebody's: it is written over only where that is asked for."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}")
     if path.exists() and not exist_ok:
         raise ValueError(f"{path} exists: choose another name, or allow to write over it (--exist-ok)")
 

@@ -1,10 +1,10 @@
 """The report of a run: what its folder says about the training, and what was found in validation beside the truth."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from maskwise.categories import Categories
+from maskwise.data.failures import read_rows
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_results import read_results
 from maskwise.data.source import FileBacked, Source
@@ -49,7 +49,8 @@ def _unjudged(folder: Path, opened: Sources) -> str | None:
     if opened.val is None:
         few = ": of so few pictures none was held out" if opened.split else ""
         return f"This run had nothing to be judged by{few}, and so there is no AP; maskwise val judges models."
-    return None if (folder / RESULTS).exists() else "This run has not been judged yet, and so there is no AP."
+    # the report is written after the results
+    return None if (folder / REPORT).exists() else "This run has not been judged yet, and so there is no AP."
 
 
 def title(folder: Path) -> str:
@@ -86,9 +87,7 @@ def _pairs(folder: Path, source: Source, categories: Categories) -> Iterator[Pai
 
 
 def _unreadable(folder: Path) -> set[str]:
-    path = folder / "failures.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {row["path"] for row in map(json.loads, lines) if "path" in row}
+    return {str(row["path"]) for row in read_rows(folder / "failures.jsonl") if "path" in row}
 
 
 def _settings(stored: Mapping[str, object]) -> Settings:
