@@ -210,7 +210,9 @@ def test_how_large_a_picture_is_seen(written):
     assert model.seen((96, 128)) == (64, 85)
     assert model.seen((96, 128)) == tuple(model._prepared(np.zeros((96, 128, 3), np.uint8)).shape[1:])
     enlarged = replace(model, view=(Enlarge(short=60),))
-    assert enlarged.seen((30, 2000)) == (60, 4000)
+    assert enlarged.seen((30, 90)) == (60, 180)
+    assert enlarged.seen((30, 200)) == (36, 240)
+    assert enlarged.seen((30, 2000)) == (30, 2000)
     assert enlarged.seen((80, 100)) == (80, 100)
 
 
