@@ -10,6 +10,7 @@ from PIL import Image
 from serve.fakes import CATEGORIES, Bright, as_file, ask, served, spots
 
 from maskwise import draw, rle
+from maskwise.categories import Categories
 from maskwise.data.dataset import Item
 from maskwise.data.formats import labelme, measurements
 from maskwise.data.images import read_label_map
@@ -166,6 +167,22 @@ def test_models_tells_classes_and_limits(client):
     content = schema.Models.model_validate_json(client.get("/v1/models").content)
     assert [(c.label, c.id, c.name) for c in content.models[0].categories] == [(0, 3, "cell"), (1, 7, "nucleus")]
     assert content.limits.body_bytes == 64 * 2**20
+
+
+def test_names_that_are_no_text_are_told_all_the_same():
+    """As a file of a model may have them."""
+
+    class Odd(Bright):
+        name = "models/\udcff.safetensors"
+        categories = Categories(names=("cell\ud800", "nucleus"), ids=(3, 7))
+
+    with served(Odd()) as client:
+        told = json.loads(client.get("/v1/models").content)["models"][0]
+        assert (told["name"], told["categories"][0]["name"]) == ("\udcff.safetensors", "cell\ud800")
+        for format in ("rle", "polygons", "labelme", "csv", "overlay", "label_map"):
+            answer = ask(client, as_file(spots()), format=format, min_score=0)
+            assert answer.status_code == 200
+            assert format != "csv" or "cell\\ud800" in answer.text
 
 
 def test_openapi_describes_requests_and_its_example_is_right(client):

@@ -3,12 +3,13 @@
 import asyncio
 import random
 import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serve.fakes import Bright, as_file, ask, served, spots
+from serve.fakes import Bright, as_file, ask, served, spots, wait_for
 
 from maskwise.predict import Options as Wishes
 from maskwise.predict import predict
@@ -113,6 +114,33 @@ def test_cancelled_pictures_are_passed_over():
     batcher.stop(10)
     assert len(kept.result(0).instances) > 0
     assert model.batches == [1]
+
+
+def test_a_client_that_leaves_an_idle_model_does_not_stop_it():
+    """While it waits for more pictures the only one is taken back."""
+    batcher = Batcher(Bright(), Limits(max_wait_ms=20.0), Metrics())
+    batcher.start()
+    for _ in range(5):
+        assert batcher.submit(spots(), "gone").cancel()
+        time.sleep(0.04)
+    assert batcher.trouble() is None
+    assert len(batcher.submit(spots(), "stays").result(10).instances) > 0
+    batcher.stop(10)
+    assert not batcher.is_alive
+
+
+def test_where_the_models_thread_has_ended_the_probes_say_so(monkeypatch):
+    def broken(_batcher):
+        raise OSError("what should not happen")
+
+    monkeypatch.setattr(Batcher, "_next_batch", broken)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with served(Bright()) as client:
+        wait_for(lambda: client.get("/healthz").status_code == 503)
+        assert "the model's thread has ended" in client.get("/healthz").text
+        assert client.get("/readyz").status_code == 503
+        client.app.state.service.draining = True
+        assert client.get("/healthz").status_code == 200, "it ends on its own: no reason to kill it"
 
 
 # Large pictures

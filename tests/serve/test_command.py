@@ -101,6 +101,20 @@ def test_other_addresses_than_loopback_bring_a_warning(caplog, tmp_path):
     assert access_of("0.0.0.0", tmp_path / "key", ()).key == "correct horse battery"
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfcorrect horse battery\r\n", b"  correct horse battery\n\n"])
+def test_what_editors_add_is_no_part_of_a_key(tmp_path, content):
+    (tmp_path / "key").write_bytes(content)
+    assert access_of("127.0.0.1", tmp_path / "key", ()).key == "correct horse battery"
+
+
+def test_a_key_file_that_holds_or_is_no_text_is_named(tmp_path, capsys):
+    (tmp_path / "key").write_bytes(b"\xff\xfe" + "correct horse battery".encode("utf-16-le"))
+    assert main(["--key-file", str(tmp_path / "key")]) == 2
+    assert f"{tmp_path / 'key'}: a key is printable ASCII" in capsys.readouterr().err
+    assert main(["--key-file", str(tmp_path / "none")]) == 2
+    assert f"{tmp_path / 'none'}: cannot be read: No such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("LOCALHOST", True), ("0.0.0.0", False)],

@@ -1,6 +1,7 @@
 """Who may ask, and what every answer carries."""
 
 import logging
+import socket
 
 import pytest
 from serve.fakes import Bright, as_file, ask, served, spots, wait_for
@@ -85,6 +86,12 @@ def test_the_page_and_the_probes_need_no_key(locked):
         assert locked.get(path).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/"])
+def test_heads_can_be_asked_for(client, path):
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_key_must_be_worth_its_name():
     for wrong in ("short", "naïve naïve naïve naïve", "line\nline line line line"):
         with pytest.raises(ValueError, match="16 characters"):
@@ -141,6 +148,14 @@ def test_failures_of_the_framework_have_the_same_shape(client):
     ):
         assert answer.json()["error"]["code"] == code
         assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_what_is_no_http_is_answered_in_plain_words(client):
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as odd:
+        odd.sendall(b"no request\r\n\r\n")
+        answer = odd.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"text/plain" in answer
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """Each limit is met, and says so: sizes, counts, times, room."""
 
+import asyncio
 import contextlib
 import itertools
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -14,6 +16,8 @@ from serve.fakes import Bright, as_file, ask, served, spots, wait_for
 
 from maskwise.serve import connection, guard, service
 from maskwise.serve.limits import Limits
+from maskwise.serve.metrics import Metrics
+from maskwise.serve.schema import Options
 
 SMALL = Limits(max_body=20_000, max_pixels=10_000, max_files=3, queue=4, timeout=5, body_timeout=0.4)
 
@@ -157,7 +161,7 @@ def test_an_answer_that_takes_too_long():
         assert client.get("/healthz").status_code == 200
         model.may_go.set()
         wait_for(lambda: client.get("/readyz").status_code == 200)
-        assert client.app.state.service.accepted == 0
+        wait_for(lambda: client.app.state.service.accepted == 0)
 
 
 def test_a_picture_that_takes_too_long_to_decode(monkeypatch):
@@ -165,7 +169,40 @@ def test_a_picture_that_takes_too_long_to_decode(monkeypatch):
     with served(Bright(), Limits(timeout=0.3)) as client:
         asked = client.post("/v1/picture", files=[("file", ("x", as_file(spots())))])
         assert error(asked) == (504, "timeout")
-        assert client.app.state.service.accepted == 0
+        assert client.app.state.service.accepted == 1, "the thread is still at it"
+        wait_for(lambda: client.app.state.service.accepted == 0)
+
+
+def test_who_gives_up_has_its_room_until_its_picture_is_decoded(monkeypatch):
+    """Otherwise clients that come and go would have any number decoded at once."""
+    now, most = [], []
+
+    def slow(*_: object) -> np.ndarray:
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.3)
+        now.pop()
+        return spots()
+
+    monkeypatch.setattr(service, "_decoded", slow)
+    file = as_file(np.zeros((100, 100, 3), np.uint8))
+
+    async def come_and_go() -> None:
+        tried = service.Service(Bright(), Limits(max_pixels=10_000), Metrics())  # room for two such pictures
+        tried._pool = ThreadPoolExecutor(4)
+        tried.start()
+        for i in range(8):
+            asked = asyncio.create_task(tried.predict([file], Options(), request_id=str(i)))
+            await asyncio.sleep(0.03)
+            asked.cancel()
+        assert tried.accepted > 0
+        while tried.accepted:
+            await asyncio.sleep(0.01)
+        assert tried._pixels.held == 0
+        tried.stop()
+
+    asyncio.run(come_and_go())
+    assert max(most) == 2
 
 
 def test_work_for_a_client_that_has_gone_is_dropped():
@@ -222,9 +259,12 @@ def test_a_client_that_does_not_read_its_answers_is_closed(monkeypatch):
 
 
 def test_limits_that_make_no_sense_are_refused():
-    for wrong in ({"queue": 0}, {"timeout": 0.0}, {"timeout": float("nan")}, {"max_wait_ms": -1.0}, {"max_body": -5}):
+    wrongs = ({"queue": 0}, {"timeout": 0.0}, {"timeout": float("nan")}, {"max_wait_ms": -1.0}, {"max_body": -5})
+    for wrong in (*wrongs, {"timeout": 1e12}, {"body_timeout": float("inf")}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Limits(**wrong)
+    with pytest.raises(ValueError, match="max_wait_ms must be a number from 0 to 60,000, got 10000000000000"):
+        Limits(max_wait_ms=1e13)
 
 
 def test_a_refused_body_is_read_for_a_while_so_that_the_reason_arrives():

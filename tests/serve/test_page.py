@@ -258,6 +258,27 @@ def test_the_table_measures_as_the_library_does(opened):
     opened.click("#tab-picture")
 
 
+def test_lines_of_the_table_can_be_held_by_mouse_and_keys(opened):
+    held = "[...document.querySelectorAll('#numbers tr.held td:nth-child(4)')].map((e) => e.textContent)"
+    areas = "[...document.querySelectorAll('#numbers td:nth-child(4)')].map((e) => e.textContent)"
+    opened.click("#tab-numbers")
+    order = opened.js(areas)
+    opened.click("#numbers tbody tr:nth-child(2)")
+    assert opened.js(held) == [order[1]]
+    assert opened.js(HELD) != ""
+    opened.js("document.querySelector('#numbers').focus()")
+    walked = []
+    for key in ("ArrowDown", "ArrowUp", "ArrowUp", "ArrowUp"):
+        opened.press(key)
+        walked += opened.js(held)
+    assert walked == [order[2 % len(order)], order[1], order[0], order[-1]]
+    opened.click("#numbers th:nth-child(4) button")
+    assert opened.js(held) == [order[-1]], "also after sorting"
+    opened.press("Escape")
+    assert opened.js(held) == []
+    opened.click("#tab-picture")
+
+
 def read_coco(path: Path, pictures: Path, into: Path) -> Instances:
     into.mkdir()
     shutil.copy(path, into / "train.json")
@@ -455,6 +476,41 @@ def test_a_key_is_asked_for_and_kept_in_the_tab(tab, picture):
         tab.open(str(client.base_url))
         assert not tab.js("document.querySelector('#key').open")
         tab.js("sessionStorage.clear()")
+        tab.call("Page.navigate", url="about:blank")
+
+
+def test_where_no_key_was_given_it_is_asked_for_again(tab, picture):
+    with served(Bright(), access=Access(key="correct horse battery")) as client:
+        tab.call("Page.navigate", url=str(client.base_url))
+        tab.wait("document.querySelector('#key')?.open")
+        tab.press("Escape")
+        tab.wait("!document.querySelector('#key').open")
+        tab.upload(picture)
+        tab.wait("document.querySelector('#counts').textContent.startsWith('Waiting')")
+        assert "This server asks for a key." in tab.text("#notice")
+        tab.click("#notice button")
+        tab.js("document.querySelector('#key-value').value = 'correct horse battery'")
+        tab.click("#key-use")
+        tab.wait(DONE)
+        assert tab.js("document.querySelector('#notice').hidden")
+        tab.js("sessionStorage.clear()")
+        tab.call("Page.navigate", url="about:blank")
+
+
+def test_a_server_that_did_not_answer_at_first_can_be_asked_again_with_a_picture_open(tab, picture, monkeypatch):
+    with served(Bright()) as client:
+        model = client.app.state.service.model
+        monkeypatch.setattr(Bright, "categories", None)
+        tab.call("Page.navigate", url=str(client.base_url))
+        tab.wait("document.querySelector('#notice button')")
+        tab.upload(picture)
+        tab.wait("document.querySelector('#counts').textContent.startsWith('Waiting')")
+        assert tab.text("#notice button") == "Try again"
+        monkeypatch.undo()
+        assert model.categories is CATEGORIES
+        tab.click("#notice button")
+        tab.wait(DONE)
+        assert tab.js("document.querySelector('#notice').hidden")
         tab.call("Page.navigate", url="about:blank")
 
 

@@ -3,6 +3,7 @@
 Mostly Pillow does, but what some formats lack it leaves black, or libjpeg grey, without a word.
 """
 
+import re
 from collections.abc import Mapping
 from io import BufferedIOBase, BytesIO
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from PIL import ImageFile
 
 _END = b"\xff\xd9"  # of JPEG and JPEG 2000; inside their pixel data these two bytes cannot follow each other
+_SCAN = b"\xff\xda"  # of JPEG, likewise
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # not those that stand inside a scan
+
+_MOST_SCANS = 100  # as in libtiff; each is worked through for the whole picture, however few bytes it has
+_MOST_SEGMENTS = 10_000
 
 
 def load_whole(picture: "ImageFile.ImageFile") -> None:
@@ -26,6 +32,10 @@ def load_whole(picture: "ImageFile.ImageFile") -> None:
         check_pixels((tags[322], tags[323]))
     if tags is not None and not _has_all_strips(tags):
         raise Refused("truncated: the TIFF has fewer strips or tiles than its size needs")
+    if tags is not None and _is_misread(tags):
+        raise Refused("more than 8 bits in a plane for each colour, uncompressed; store the colours pixel by pixel")
+    if picture.format == "JPEG":
+        _check_scans(_from(file, start))
     picture.load()
     match picture.format:
         case "PNG" if _may_lack_rows(picture) and not png.has_all_rows(file, tiles[0].offset - 8):
@@ -53,11 +63,32 @@ def _has_all_strips(tags: Mapping[int, Any]) -> bool:
     return len(offsets) >= needed * planes
 
 
+def _is_misread(tags: Mapping[int, Any]) -> bool:
+    """Pillow takes planes of whatever depth for bytes, where no library undoes a compression first."""
+    return tags.get(284) == 2 and tags.get(277, 1) > 1 and max(tags.get(258, (1,))) > 8 and tags.get(259, 1) == 1
+
+
 def _may_lack_rows(picture: "ImageFile.ImageFile") -> bool:
     """Rows that never came are black. Interlaced pictures come in another order, so any may."""
     width, height = picture.size
     last = picture.crop((0, height - 1, width, height))
     return bool(picture.info.get("interlace")) or not last.tobytes().strip(b"\0")
+
+
+def _check_scans(rest: bytes) -> None:
+    """Of a JPEG, from behind its first scan's head on. What follows its end may be another picture, or anything."""
+    if rest.count(_SCAN) < _MOST_SCANS:
+        return
+    scans, place = 1, 0
+    for _ in range(_MOST_SEGMENTS):
+        marker = _MARKER.search(rest, place)
+        if marker is None or marker[1] == _END[1:]:
+            return
+        scans += marker[1] == _SCAN[1:]
+        if scans > _MOST_SCANS:
+            raise Refused(f"a JPEG of more than {_MOST_SCANS} scans")
+        place = marker.end() + int.from_bytes(rest[marker.end() : marker.end() + 2], "big")
+    raise Refused(f"a JPEG of more than {_MOST_SEGMENTS:,} segments")
 
 
 def _check_jpeg(picture: "ImageFile.ImageFile", file: BufferedIOBase, start: int) -> None:

@@ -5,7 +5,6 @@ Pictures have no names here: in a table the first is `1`, in LabelMe's JSON `ima
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from PIL import Image
 from maskwise import draw
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
-from maskwise.data.formats import labelme, measurements
+from maskwise.data.formats import json_file, labelme, measurements
 from maskwise.data.formats.painting import paint
 from maskwise.serve.batching import Picture
 from maskwise.serve.failure import Failure
@@ -143,8 +142,8 @@ def _item(name: str, found: Instances) -> Item:
 def _lines(rows) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json_file.text(value, separators=(",", ":")).encode()

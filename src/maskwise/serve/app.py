@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from maskwise.data.formats import json_file
 from maskwise.serve import failure, schema
 from maskwise.serve.answers import KINDS
 from maskwise.serve.batching import Predictor
@@ -99,8 +100,8 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 
 
 def _add_states(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models", summary="What is served", responses={401: REFUSALS[401]})
-    async def models() -> schema.Models:
+    @app.get("/v1/models", summary="What is served", responses={200: {"model": schema.Models}, 401: REFUSALS[401]})
+    async def models() -> Response:
         categories, limits = service.model.categories, service.limits
         known = zip(range(len(categories)), categories.ids, categories.names, strict=True)
         bounds = schema.Bounds(
@@ -112,17 +113,23 @@ def _add_states(app: FastAPI, service: Service) -> None:
         )
         named = [schema.Category(label=label, id=id_, name=name) for label, id_, name in known]
         model = schema.Model(name=service.name, categories=named)
-        return schema.Models(models=[model], limits=bounds, version=__version__)
+        content = schema.Models(models=[model], limits=bounds, version=__version__).model_dump()
+        return Response(json_file.text(content), media_type="application/json")  # a name may be no text
 
-    @app.get("/healthz", summary="The process lives", response_class=PlainTextResponse)
-    async def healthz() -> str:
-        return "ok\n"
+    @app.head("/healthz", include_in_schema=False)
+    @app.get("/healthz", summary="It need not be restarted", response_class=PlainTextResponse, responses={503: {}})
+    async def healthz() -> PlainTextResponse:
+        if service.is_broken:
+            return PlainTextResponse("the model's thread has ended; start the server again\n", 503)
+        return PlainTextResponse("ok\n")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", summary="Requests are welcome", response_class=PlainTextResponse, responses={503: {}})
     async def readyz() -> PlainTextResponse:
         reason = service.trouble()
         return PlainTextResponse(f"{reason or 'ready'}\n", 503 if reason else 200)
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text = service.metrics.text(waiting=service.waiting, accepted=service.accepted)

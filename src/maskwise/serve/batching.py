@@ -119,7 +119,7 @@ class Batcher:
         seen, tile = memory.seen(self._model, size), memory.tile_side(self._model, size)
         job = Job(picture, request_id, keep, limit, seen, tile)
         with self._changed:
-            if self._stopping or not self._thread.is_alive():
+            if self._stopping or not self.is_alive:
                 raise stopping()
             self._jobs.append(job)
             self._changed.notify()
@@ -135,9 +135,13 @@ class Batcher:
     def waiting(self) -> int:
         return len(self._jobs)
 
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
     def trouble(self) -> str | None:
         """Why nothing is to be expected of the model now; None where all is well."""
-        if not self._thread.is_alive():
+        if not self.is_alive:
             return "the model's thread is not running"
         began = self._began
         if began is not None and (spent := time.monotonic() - began) > self._limits.timeout:
@@ -166,19 +170,25 @@ class Batcher:
                 self._jobs.clear()
 
     def _next_batch(self) -> list[Job]:
-        """The oldest job and those that fit to it; nothing once all is done and the server stops."""
+        """The oldest job and those that fit to it; nothing only once all is done and the server stops."""
         with self._changed:
-            self._changed.wait_for(lambda: self._jobs or self._stopping)
-            if not self._jobs:
-                return []
-            until = self._jobs[0].arrived + self._limits.max_wait_ms / 1000
-            while (left := until - time.monotonic()) > 0 and not self._stopping:
-                if len(self._fitting()) == self._limits.max_batch:
-                    break
-                self._changed.wait(left)
-            batch = self._fitting()
-            self._jobs = deque(job for job in self._jobs if job not in batch)
-            return batch
+            while self._has_waited():
+                if batch := self._fitting():  # none where all were cancelled meanwhile
+                    self._jobs = deque(job for job in self._jobs if job not in batch)
+                    return batch
+            return []
+
+    def _has_waited(self) -> bool:
+        """For a job, and a little for more; false where none will come."""
+        self._changed.wait_for(lambda: self._jobs or self._stopping)
+        if not self._jobs:
+            return False
+        until = self._jobs[0].arrived + self._limits.max_wait_ms / 1000
+        while self._jobs and (left := until - time.monotonic()) > 0 and not self._stopping:
+            if len(self._fitting()) == self._limits.max_batch:
+                break
+            self._changed.wait(left)
+        return True
 
     def _fitting(self) -> list[Job]:
         chosen: list[Job] = []

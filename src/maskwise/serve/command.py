@@ -93,12 +93,22 @@ def serve(
 def access_of(host: str, key_file: Path | None, allow_host: tuple[str, ...]) -> "Access":
     from maskwise.serve.guard import Access
 
-    key = None if key_file is None else key_file.read_text("utf-8").strip()
+    key = None if key_file is None else key_in(key_file)
     if is_loopback(host):
         return Access(key=key, hosts=(*LOOPBACK, host.lower(), *(name.lower() for name in allow_host)))
     if key is None:
         log.warning("warning: anyone who can reach %s may use this server; --key-file asks for a key", host)
     return Access(key=key, hosts=tuple(name.lower() for name in allow_host))
+
+
+def key_in(path: Path) -> str:
+    """Whatever an editor puts before it or behind it is no part of it."""
+    try:
+        return path.read_text("utf-8-sig").strip()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a key is printable ASCII, this file holds something else") from error
 
 
 def is_loopback(host: str) -> bool:

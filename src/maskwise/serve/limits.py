@@ -3,6 +3,9 @@
 from dataclasses import dataclass, fields
 
 MEBIBYTE = 2**20
+_DAY = 86_400
+_BOUNDS = {"max_wait_ms": (0, 60_000), "timeout": (0.001, _DAY), "body_timeout": (0.001, _DAY)}
+"""Longer times are more than threads can wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,9 +32,9 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name == "max_wait_ms" else 1e-3 if field.type is float else 1
-            if not least <= value < float("inf"):
-                raise ValueError(f"{field.name} must be a finite number from {least:g} on, got {value}")
+            least, most = _BOUNDS.get(field.name, (1, 2**63))
+            if not least <= value <= most:
+                raise ValueError(f"{field.name} must be a number from {least:,} to {most:,}, got {value}")
 
     @property
     def files(self) -> int:

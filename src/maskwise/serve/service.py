@@ -7,9 +7,9 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import TypeVar
 
@@ -46,6 +46,7 @@ class Service:
         self.draining = False
         self._batcher = Batcher(model, limits, metrics)
         self._pixels = Budget(limits.pixels_at_once)
+        self._tasks: set[asyncio.Task] = set()
         self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="maskwise-picture")
 
     def start(self) -> None:
@@ -64,6 +65,11 @@ class Service:
         """Why no request should be sent here now."""
         return "the server is being stopped" if self.draining else self._batcher.trouble()
 
+    @property
+    def is_broken(self) -> bool:
+        """For good: the model's thread has ended, and nobody told it to."""
+        return not (self.draining or self._batcher.is_alive)
+
     def check_room(self, pictures: int = 1) -> None:
         """Refuse what there is no room for, before any of it is read."""
         if self.accepted + pictures > self.limits.queue:
@@ -72,28 +78,32 @@ class Service:
 
     async def predict(self, files: Sequence[bytes], options: Options, *, request_id: str) -> Answer:
         reached: set[int] = set()
-        with self._room(len(files)):
-            async with self._in_time():
-                tasks = [self._part(i, file, options, request_id, reached) for i, file in enumerate(files)]
-                parts = await asyncio.gather(*tasks)
+        parts = await self._in_time(self._parts(files, options, request_id, reached))
         answer = answers.whole(parts, options, model=self.name, request_id=request_id)
         return answer._replace(limit_reached=max(reached, default=None))
 
     async def decode(self, file: bytes) -> bytes:
         """The picture as the model sees it, as PNG: upright, 8 bits, in colours."""
-        with self._room(1):
-            async with self._in_time():
-                height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
-                async with self._pixels.hold(height * width):
-                    return await self._in_pool(lambda: answers.png(_decoded(file, self.limits.max_pixels)))
+        return await self._in_time(self._shown(file))
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
+    async def _shown(self, file: bytes) -> bytes:
+        with self._room(1):
+            height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
+            async with self._pixels.hold(height * width):
+                return await self._in_pool(lambda: answers.png(_decoded(file, self.limits.max_pixels)))
+
+    async def _in_time(self, work: Coroutine[None, None, T]) -> T:
+        """Who asked is told in time; the work itself ends when the threads that are at it are done."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
             async with asyncio.timeout(self.limits.timeout):
-                yield
+                return await asyncio.shield(task)
         except TimeoutError:
             raise Failure(504, "timeout", f"there was no answer within {self.limits.timeout:g} s") from None
+        finally:
+            task.cancel()
 
     @contextmanager
     def _room(self, pictures: int) -> Iterator[None]:
@@ -103,6 +113,13 @@ class Service:
             yield
         finally:
             self.accepted -= pictures
+
+    async def _parts(
+        self, files: Sequence[bytes], options: Options, request_id: str, reached: set[int]
+    ) -> list[bytes | Failure]:
+        with self._room(len(files)):
+            tasks = [self._part(i, file, options, request_id, reached) for i, file in enumerate(files)]
+            return await asyncio.gather(*tasks)
 
     async def _part(
         self, index: int, file: bytes, options: Options, request_id: str, reached: set[int]
@@ -128,7 +145,7 @@ class Service:
         height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
         async with self._pixels.hold(height * width):
             picture = await self._in_pool(lambda: _decoded(file, self.limits.max_pixels))
-            found, _, limited = await asyncio.wrap_future(self._batcher.submit(picture, request_id, keep, limit))
+            found, _, limited = await _done(self._batcher.submit(picture, request_id, keep, limit))
             most = limit.most if limited else None
             reached |= set() if most is None else {most}
             body = await self._in_pool(
@@ -138,7 +155,18 @@ class Service:
         return body
 
     async def _in_pool(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await _done(self._pool.submit(work))
+
+
+async def _done(future: Future[T]) -> T:
+    """What a thread makes. Who gives up goes when the thread does, which cannot be stopped: its memory is taken."""
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        if not future.cancel():
+            with suppress(Exception):
+                await asyncio.wrap_future(future)
+        raise
 
 
 def _size(file: bytes, max_pixels: int) -> tuple[int, int]:

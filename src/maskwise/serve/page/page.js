@@ -2,7 +2,7 @@
 
 import { zip } from "/page/files.js";
 import { coco, csv, labelMap, labelme, labels } from "/page/formats.js";
-import { Table, card, drawHistogram, element, paint, row, words } from "/page/panel.js";
+import { Table, beside, card, drawHistogram, element, paint, row, words } from "/page/panel.js";
 import { Picture } from "/page/picture.js";
 import { Server } from "/page/server.js";
 import { View } from "/page/view.js";
@@ -14,6 +14,7 @@ const pictures = [];
 const hiddenClasses = new Set();
 const AT_ONCE = 2;
 let about = null, current = null, onStage = null, asking = 0, isWorstFirst = true, isTable = false;
+let lacking = [""]; // why the server cannot be asked yet, with what to do: told until it can be
 
 // The server
 
@@ -21,17 +22,27 @@ async function meet() {
   try {
     about = await server.about();
   } catch (error) {
-    if (error.code === "unauthorized") return get("key").showModal();
-    notice(error.message, [["Try again", meet]]);
-    return;
+    if (error.code === "unauthorized") return askKey();
+    return tellLack(error.message, ["Try again", meet]);
   }
   const [model] = about.models, { pixels, body_bytes } = about.limits;
   get("model").textContent = `${model.name} · ${model.categories.length === 1 ? model.categories[0].name : `${model.categories.length} classes`}`;
   get("limits").textContent = `Up to ${(pixels / 1e6).toLocaleString("en")} megapixels and ${Math.floor(body_bytes / 2 ** 20)} MiB each. Pictures are sent to this server and nowhere else, and it keeps none.`;
-  notice("");
+  tellLack("");
   askNext();
 }
 
+function tellLack(text, ...actions) {
+  lacking = [text, actions];
+  notice(...lacking);
+}
+
+function askKey() {
+  if (!get("key").open) get("key").showModal();
+}
+
+const KEY_LACKS = ["This server asks for a key.", ["Enter it", askKey]];
+get("key").addEventListener("cancel", () => tellLack(...KEY_LACKS));
 get("key-use").addEventListener("click", useKey);
 get("key-value").addEventListener("keydown", (event) => event.key === "Enter" && useKey());
 function useKey() {
@@ -84,7 +95,7 @@ function changed(picture) {
   tileOf.dataset.state = picture.state;
   tileOf.querySelector("b").textContent = picture.state === "done" ? picture.instances.length : picture.state === "failed" ? "!" : "";
   tileOf.setAttribute("aria-label", `${picture.name}, ${picture.state === "done" ? `${picture.instances.length} instances` : picture.message || "waiting"}`);
-  if (picture.state === "failed" && picture.code === "unauthorized" && !get("key").open) get("key").showModal();
+  if (picture.state === "failed" && picture.code === "unauthorized") askKey();
   if (picture === current) go(picture, true);
 }
 
@@ -117,7 +128,8 @@ function go(picture, isSame = false) {
 
 function tellState(picture) {
   get("view").classList.toggle("working", ["asking", "waiting"].includes(picture.state));
-  if (picture.state === "failed") notice(`${picture.name}: ${picture.message}`, picture.canRetry ? [["Try again", () => again(picture)]] : [], "wrong");
+  if (lacking[0]) notice(...lacking);
+  else if (picture.state === "failed") notice(`${picture.name}: ${picture.message}`, picture.canRetry ? [["Try again", () => again(picture)]] : [], "wrong");
   else notice(["busy", "done"].includes(picture.state) ? picture.message : "");
   if (picture.state !== "done") tellCounts(picture.state === "failed" ? "No answer" : picture.message || "Waiting …");
   get("main").classList.toggle("has-instances", picture.state === "done");
@@ -223,7 +235,7 @@ function select(one, isFar = false) {
     get("status").textContent = words(one);
     if (isFar && !isTable) view.reveal(one);
   }
-  if (isTable) for (const line of get("numbers").querySelectorAll(".held")) line.classList.remove("held");
+  if (isTable) table.hold(one);
   view.mark();
   showCard();
 }
@@ -260,10 +272,8 @@ function showCard() {
 }
 
 function step(by) {
-  const order = listed().filter((one) => one.isShown || one.isOut).filter(passes);
-  if (!order.length) return;
-  const at = order.indexOf(view.selected);
-  select(order[at < 0 ? (by > 0 ? 0 : order.length - 1) : (at + by + order.length) % order.length], true);
+  const next = beside(listed().filter((one) => one.isShown || one.isOut).filter(passes), view.selected, by);
+  if (next) select(next, true);
 }
 
 function toggleOut() {
@@ -381,6 +391,7 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 function arrow(event, way) {
   const focus = document.activeElement;
   if (focus === get("rows")) return way[1] && step(way[1]), true;
+  if (get("numbers").contains(focus)) return way[1] && (table.step(way[1]), true); // sideways it scrolls
   if (focus !== get("marks") && focus !== document.body) return false;
   if (event.shiftKey) view.move(-64 * way[0], -64 * way[1]);
   else {

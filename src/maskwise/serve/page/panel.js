@@ -11,6 +11,12 @@ export const element = (tag, properties = {}, ...children) => {
   return made;
 };
 
+/** The one after or before another, round and round; the first or the last where there is no other. */
+export function beside(order, one, by) {
+  const at = order.indexOf(one);
+  return order.at(at < 0 ? Math.min(by, 0) : (at + by) % order.length);
+}
+
 /** How many instances have which value; those that the slider leaves out are pale. */
 export function drawHistogram(canvas, values, least) {
   const ratio = devicePixelRatio, width = canvas.clientWidth, height = canvas.clientHeight;
@@ -80,9 +86,9 @@ const COLUMNS = [
   ["holes", (one) => measured(one).holes, String],
 ];
 
-/** The table, sorted by the column that was clicked on last; a line clicked on is held. */
+/** The table, sorted by the column that was clicked on last; a line clicked on or gone to is held. */
 export class Table {
-  #by = 1; #isUp = true; #shown = []; #selected = null;
+  #by = 1; #isUp = true; #shown = []; #selected = null; #lines = new Map();
 
   constructor(box, onSelect) {
     this.box = box;
@@ -94,9 +100,22 @@ export class Table {
     this.#selected = selected;
     const value = COLUMNS[this.#by][1], way = this.#isUp ? 1 : -1;
     const sorted = shown.toSorted((a, b) => way * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
+    this.#lines = new Map(sorted.map((one) => [one, this.#line(one)]));
     const heads = COLUMNS.map(([name], i) => this.#head(name, i));
-    const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...sorted.map((one) => this.#line(one))));
+    const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...this.#lines.values()));
     this.box.replaceChildren(shown.length ? table : element("p", { className: "faint", textContent: "No instance is shown." }));
+  }
+
+  hold(selected) {
+    this.#selected = selected;
+    for (const [one, line] of this.#lines) line.classList.toggle("held", one === selected);
+    this.#lines.get(selected)?.scrollIntoView({ block: "nearest" });
+  }
+
+  /** To the next line, or the one before. */
+  step(by) {
+    const next = beside([...this.#lines.keys()], this.#selected, by);
+    if (next) this.onSelect(next);
   }
 
   #head(name, i) {
