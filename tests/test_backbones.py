@@ -14,8 +14,8 @@ from maskwise.parts.norms import FrozenBatchNorm
 
 
 def long_of(name):
-    """ResNeXts of 101 layers take seconds to draw."""
-    return pytest.param(name, marks=pytest.mark.long) if name.startswith("resnext") else name
+    """Some take seconds to draw."""
+    return pytest.param(name, marks=pytest.mark.long) if name.startswith(("resnext", "vgg")) else name
 
 
 @pytest.mark.parametrize("name", [long_of(name) for name in get_args(Name)])
@@ -48,7 +48,12 @@ def test_what_comes_after_the_last_stage_is_not_trained_and_all_before_it_is(nam
 
 
 @pytest.mark.parametrize(
-    ("name", "stem"), [("resnet18", "conv1"), ("vgg16", "features_7"), ("convnext_tiny", "stem_0")]
+    ("name", "stem"),
+    [
+        ("resnet18", "conv1"),
+        pytest.param("vgg16", "features_7", marks=pytest.mark.long),
+        pytest.param("convnext_tiny", "stem_0", marks=pytest.mark.long),
+    ],
 )
 def test_stem_and_first_stage_can_be_frozen(name, stem):
     backbone = build(name, frozen=2, norm="batch")
@@ -118,7 +123,9 @@ def classifier(name):
     return network
 
 
-@pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("convnext_tiny", marks=pytest.mark.long), "tf_efficientnet_lite0"]
+)
 def test_weights_of_a_classifier_come_from_a_file(tmp_path, name):
     whole = classifier(name)
     save_file(whole.state_dict(), tmp_path / "weights.safetensors")

@@ -531,6 +531,7 @@ def test_interrupted_many_times(undisturbed, tmp_path, how):
         assert outcome(tmp_path / str(turn)) == outcome(undisturbed)
 
 
+@pytest.mark.long
 def test_a_judgement_that_was_written_but_not_closed_is_written_once(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -222,6 +222,7 @@ def test_touching_makes_neighbours_and_hides_nothing() -> None:
     assert found > 40
 
 
+@pytest.mark.long
 def test_overlap_says_how_many_are_hidden() -> None:
     shares = []
     for overlap in (0.0, 0.5, 1.0):
@@ -293,6 +294,7 @@ def test_clutter_changes_the_background_alone() -> None:
     assert not changed[deep].any()
 
 
+@pytest.mark.long
 def test_classes_are_equally_frequent() -> None:
     scenes = Scenes(overlap=0, touching=0, size=(64, 64), radius=(4, 6), clutter=0)
     seen = Counter(label for i in range(150) for label in scenes.scene(i).targets.labels.tolist())
@@ -406,6 +408,7 @@ def test_frames_of_clips_are_scenes() -> None:
     assert differs.any()
 
 
+@pytest.mark.long
 def test_keypoints_lie_in_their_figure() -> None:
     scenes = Scenes(mode="parts", overlap=0.6, touching=0)
     assert scenes.categories == PEOPLE
@@ -437,6 +440,7 @@ def test_left_is_at_the_right_of_who_faces_us() -> None:
         assert (both[:, left, 0] > both[:, right, 0]).all()
 
 
+@pytest.mark.long
 def test_parts_fill_their_figure() -> None:
     scenes = Scenes(mode="parts", overlap=0.6, touching=0)
     labels = Counter()

@@ -230,7 +230,7 @@ def f1_of_each_cut(truth, results, iou, most, pycocotools_eval):
     return classes.values()
 
 
-@pytest.mark.parametrize("iou", ["bbox", "segm"])
+@pytest.mark.parametrize("iou", [pytest.param("bbox", marks=pytest.mark.long), "segm"])
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 2**32 - 1), ties=st.booleans(), crowd=st.sampled_from([0, 0.3]), most=st.sampled_from([2, 100])

@@ -135,6 +135,7 @@ def segmentation(bits, order, labels, crowd):
     return Segmentation(map=ids, ids=tuple(left.tolist()), labels=labels[left - 1], crowd=crowd[left - 1])
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=150)
 @given(seed=st.integers(0, 10**6))
 def test_accuracy_pairs_as_well_as_the_best_of_all_pairings(seed):

@@ -8,7 +8,7 @@ from maskwise.evaluate.files import compare
 from maskwise.evaluate.recall import area_under, recall
 
 
-@pytest.mark.parametrize("iou", ["bbox", "segm"])
+@pytest.mark.parametrize("iou", [pytest.param("bbox", marks=pytest.mark.long), "segm"])
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_equals_pycocotools_without_classes(iou, seed, data_set, pycocotools_eval):

@@ -165,6 +165,7 @@ def test_a_mask_in_a_window_comes_back_where_it_was(octave, row, column):
     assert drawn.iou(disc.resize((256, 256))).item() > 0.95
 
 
+@pytest.mark.long
 def test_the_best_windows_of_all_sizes_are_reported():
     images, _ = batch(count=1)
     model = small("deepmask", max_instances=1000).eval()
