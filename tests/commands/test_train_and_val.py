@@ -336,6 +336,13 @@ def test_a_page_that_cannot_be_drawn_costs_no_number(trained, monkeypatch, caplo
     assert found["report"] is None
     assert found["images"] == 1
     assert "no page" in caplog.text
+    assert not any(Path("runs/val").iterdir())
+
+
+def test_a_page_that_has_no_place_costs_no_number(trained, caplog):
+    Path("runs").write_text("")
+    assert told("val", "--model", str(trained[0]), "--count", "1", "--workers", "0")["report"] is None
+    assert "no report: " in caplog.text
 
 
 def test_from_python_a_validation_writes_the_page_that_is_asked_for(trained, files):

@@ -1,6 +1,7 @@
 """The decoder on files that the tests write: every mode and format, upright, the first frame; writing and listing."""
 
 import io
+import os
 import struct
 import time
 import zlib
@@ -413,3 +414,12 @@ def test_the_first_bytes_of_a_picture_are_called_truncated(count: int) -> None:
         read_image(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"[:count])
     assert "truncated" in caught.value.reason
     assert "unpack" not in caught.value.reason
+
+
+def test_a_folder_that_is_closed_to_us_is_passed_over(tmp_path: Path, monkeypatch, caplog) -> None:
+    for place in ("a.png", "lost/b.png"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write_image(tmp_path / place, RGB)
+    monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / "lost")
+    assert list_images(tmp_path) == [tmp_path / "a.png"]
+    assert caplog.messages == [f"{tmp_path / 'lost'}: closed to us, passed over"]

@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -39,6 +40,12 @@ def free(folder: Path) -> Path:
     """Itself, or the first of `-2`, `-3`, ... that is not there yet. It is made at once: whoever else looks at the same
     time finds another."""
     return next(place for place in numbered(folder) if _made(place))
+
+
+def give_back(folder: Path) -> None:
+    """What was free, and came to nothing, is free again."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def latest(folder: Path) -> Path:

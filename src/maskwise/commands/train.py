@@ -4,7 +4,6 @@ import json as json_format
 import logging
 import os
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maskwise.commands.asked import Flag, answer, free, latest, print_json
+from maskwise.commands.asked import Flag, answer, free, give_back, latest, print_json
 from maskwise.terminal import Terminal, grid
 
 if TYPE_CHECKING:
@@ -99,9 +98,8 @@ def train(
         print(f"maskwise train: {error}", file=sys.stderr)
         return STUCK
     finally:
-        if out is None and world.is_main:  # a number that came to nothing is free again
-            with suppress(OSError):
-                folder.rmdir()
+        if out is None and world.is_main:
+            give_back(folder)
     if world.is_main:
         _tell(recipe, folder, weights, run.watch.best, json=json)
     # A launcher takes any other code than 0 for a crash of this process.

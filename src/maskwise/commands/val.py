@@ -3,7 +3,8 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -11,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from maskwise.commands.asked import Flag, answer, free, print_json
+from maskwise.commands.asked import Flag, answer, free, give_back, print_json
 from maskwise.terminal import Terminal, grid
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def val(
     found = validation(comparison, settings)
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
-    page = _page(judged, comparison, source, report or _place(model, shown, exist_ok=exist_ok), max_dets)
+    page = _page(judged, comparison, source, report or partial(_place, model, shown, exist_ok=exist_ok), max_dets)
     if json:
         left_out = [failure.path for failure in failures]
         print_json({**found.to_json(), "model": model, "left_out": left_out, "report": page and str(page)})
@@ -117,11 +118,17 @@ def _name(model: str) -> str:
     return (path.resolve() if path.exists() else path).name.removesuffix(".safetensors")
 
 
-def _page(model: "Model", found: "Comparison", source: "Source", path: Path, max_dets: int) -> Path | None:
+def _page(
+    model: "Model", found: "Comparison", source: "Source", place: Path | Callable[[], Path], max_dets: int
+) -> Path | None:
     """One that cannot be drawn takes nothing from the numbers."""
+    own = None
     try:
+        path = place if isinstance(place, Path) else (own := place())
         return model.report(path, found, source, max_dets=max_dets)
     except Exception as error:
+        if own is not None:
+            give_back(own.parent)
         expected = isinstance(error, ValueError | OSError)
         log.warning("no report: %s", error, exc_info=None if expected else error)
         return None

@@ -1,13 +1,19 @@
 """Files that annotations name, and files that appear whole or not at all."""
 
 import csv
+import functools
 import io
+import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from maskwise.terminal import plain
+
+log = logging.getLogger(__name__)
 
 
 def exists(path: Path) -> bool:
@@ -16,6 +22,20 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def is_open(folder: Path) -> bool:
+    """Whether we may look into it. Of others, as `lost+found` is one, a warning tells."""
+    may_be_read = os.access(folder, os.R_OK | os.X_OK)
+    if not may_be_read:
+        _tell_closed(folder)
+    return may_be_read
+
+
+@functools.cache
+def _tell_closed(folder: Path) -> None:
+    """Once, though every format looks for its own folders."""
+    log.warning("%s: closed to us, passed over", plain(str(folder)))
 
 
 def absolute(path: Path) -> Path:

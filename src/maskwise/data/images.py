@@ -13,7 +13,6 @@ Floating point: the smallest to the largest finite value become 0 to 255; NaN is
 Of 16-bit colour Pillow hands out the upper byte only, which is the same as value / 257 but for rounding.
 """
 
-import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -27,15 +26,13 @@ from jaxtyping import Int32, Integer, Shaped, UInt8
 
 from maskwise.data import pillow, png
 from maskwise.data.complete import load_whole
-from maskwise.data.files import replacing
+from maskwise.data.files import is_open, replacing
 from maskwise.data.pillow import Refused
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 else:
     from maskwise.data.pillow import Image
-
-log = logging.getLogger(__name__)
 
 Source = Path | str | bytes | BinaryIO | BufferedIOBase
 """A file by its name, the bytes of a file, or a file opened in binary mode (read from its position, then put back)."""
@@ -144,12 +141,11 @@ def list_images(folder: Path | str) -> list[Path]:
     """The pictures in a folder and its subfolders by suffix, sorted; hidden files and folders are passed over.
 
     Links are followed; a folder that a link leads to again is entered once. A broken link is listed: reading it fails.
-    Of a closed folder among them a warning tells.
+    Closed folders in it are passed over.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"not a folder: {folder}")
-    next(folder.iterdir(), None)  # which fails where it is closed
     return sorted(_walk(folder, set()), key=lambda path: path.relative_to(folder).parts)
 
 
@@ -157,16 +153,11 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     if (real := folder.resolve()) in seen:
         return
     seen.add(real)
-    try:
-        inside = sorted(folder.iterdir())
-    except PermissionError:
-        log.warning("%s cannot be opened; what is in it is left out", folder)
-        return
-    for path in inside:
+    for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _walk(path, seen)
+            yield from _walk(path, seen) if is_open(path) else ()
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             yield path
 

@@ -21,14 +21,14 @@ def soft_nms(
     Gaussian: in the order of their scores as they are then, each box multiplies those of its class that follow it by
     exp(-iou² / sigma). No score rises, so the best come first, whatever their class.
     """
-    left, lowered, keep = scores.clone(), scores.clone(), []
+    lowered, follows, keep = scores, torch.ones_like(labels, dtype=torch.bool), []
     for _ in range(len(scores) if most is None else min(most, len(scores))):
-        best = left.argmax()
-        if not left[best] > least:
+        best = torch.where(follows, lowered, -torch.inf).argmax()
+        if not lowered[best] > least:
             break
         keep.append(best)
-        left[best] = -torch.inf
+        follows[best] = False
         overlap = boxes.iou(several, several[best][None])[:, 0]
-        factor = torch.where((labels == labels[best]) & left.isfinite(), torch.exp(-(overlap**2) / sigma), 1.0)
-        left, lowered = left * factor, lowered * factor
+        beside = follows & (labels == labels[best])
+        lowered = torch.where(beside, lowered * torch.exp(-(overlap**2) / sigma), lowered)
     return torch.stack(keep) if keep else labels.new_zeros(0), lowered

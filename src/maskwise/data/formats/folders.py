@@ -1,8 +1,5 @@
 """Pictures in one folder and what labels them in another: which belongs to which, and what is left over."""
 
-import functools
-import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +8,10 @@ import numpy as np
 from jaxtyping import Int32
 
 from maskwise.data.dataset import Problem, size_problem
+from maskwise.data.files import is_open
 from maskwise.data.formats.pictures import PICTURE_FOLDERS
 from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
 from maskwise.rle import Size
-from maskwise.terminal import plain
-
-log = logging.getLogger(__name__)
 
 LABEL_FOLDERS = ("masks", "mask", "labels", "label", "label_maps", "instances", "annotations", "gt")
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
@@ -97,21 +92,8 @@ def visible(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Those that we may look into; it is said of others, as `lost+found` is one."""
-    return [p for p in visible(folder) if p.is_dir() and _is_open(p)]
-
-
-def _is_open(folder: Path) -> bool:
-    is_open = os.access(folder, os.R_OK | os.X_OK)
-    if not is_open:
-        _tell_closed(folder)
-    return is_open
-
-
-@functools.cache
-def _tell_closed(folder: Path) -> None:
-    """Once, though every format looks for its own folders."""
-    log.warning("%s: closed to us, passed over", plain(str(folder)))
+    """Those that we may look into."""
+    return [p for p in visible(folder) if p.is_dir() and is_open(p)]
 
 
 def pictures_in(folder: Path) -> list[Path]:
