@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeyp
 
 
 def test_what_killed_processes_were_writing_goes_and_nothing_else(tmp_path):
-    left = [".0123456789abcdef.tmp", ".tmpU4J80C", ".best.safetensors.4711"]
+    left = [".0123456789abcdef.tmp", ".tmpU4J80C", ".89abcdef01234567.tmp"]
     mine = [".gitignore", "best.safetensors", ".notes.tmp", ".nfs000012"]
     for name in (*left, *mine):
         (tmp_path / name).touch()

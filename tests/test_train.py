@@ -581,7 +581,8 @@ def test_of_two_that_begin_in_one_folder_the_second_is_refused(tmp_path, monkeyp
 def test_what_was_half_written_is_gone_when_a_run_goes_on(tmp_path):
     train(tiny_run(epochs=1), tmp_path, methods=METHODS)
     left = [
-        tmp_path / name for name in ("eval/.0123456789abcdef.tmp", "weights/.best.safetensors.99", "weights/.tmpabcdef")
+        tmp_path / name
+        for name in ("eval/.0123456789abcdef.tmp", "weights/.89abcdef01234567.tmp", "weights/.tmpabcdef")
     ]
     for path in left:
         path.touch()

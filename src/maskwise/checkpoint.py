@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskwise.categories import Categories
-from maskwise.data.files import replacing
+from maskwise.data.files import beside, replacing
 from maskwise.version import __version__
 
 Tree: TypeAlias = Any
@@ -38,8 +38,8 @@ HEADER = "maskwise"
 _KINDS = {"method": str, "config": dict, "view": list, "notes": dict}
 """Fields of a header, as JSON has them."""
 
-_LEFT = re.compile(r"\.([0-9a-f]{16}\.tmp|tmp\w{6}|.+\.safetensors\.\d+)")
-"""Names of files that were being written: by `replacing`, by safetensors, by `write_model`."""
+_LEFT = re.compile(r"\.([0-9a-f]{16}\.tmp|tmp\w{6})")
+"""Names of files that were being written: by `beside`, by safetensors."""
 
 log = logging.getLogger(__name__)
 
@@ -100,12 +100,8 @@ class Checkpoint:
 def write_model(path: Path, weights: Mapping[str, Tensor], about: About) -> None:
     """All of it or nothing: a file that was there stays until the new one is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with beside(path) as temporary:
         _write_tensors(temporary, weights, about)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     _flush(path.parent)
 
 

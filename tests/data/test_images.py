@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskwise.data import images, pillow
+from maskwise.data.dataset import Item
+from maskwise.data.formats.pictures import put_picture
 from maskwise.data.images import ImageReadError, image_size, list_images, read_image, to_bytes, write_image
+from maskwise.structures import Targets
 
 HEIGHT, WIDTH = 19, 26
 PIL.Image.init()
@@ -423,3 +426,12 @@ def test_a_folder_that_is_closed_to_us_is_passed_over(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "access", lambda path, _: path != tmp_path / "lost")
     assert list_images(tmp_path) == [tmp_path / "a.png"]
     assert caplog.messages == [f"{tmp_path / 'lost'}: closed to us, passed over"]
+
+
+def test_names_as_long_as_a_file_system_takes_are_linked(tmp_path, picture):
+    image = picture(tmp_path / ("ü" * 125 + ".png"))
+    item = Item(name=image.name, size=(6, 8), labelled=Targets.none((6, 8)), image=image, link=True)
+    target = tmp_path / "out" / image.name
+    assert put_picture(item, target) == [target]
+    assert target.readlink() == image.resolve()
+    assert [path.name for path in target.parent.iterdir()] == [image.name]

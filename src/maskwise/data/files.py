@@ -44,22 +44,26 @@ def absolute(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """A file to write in the same folder, which takes the place of `path` when the block ends without an error.
+def beside(path: Path) -> Iterator[Path]:
+    """A name in the same folder; what is made there takes the place of `path` when the block ends without an error.
 
-    Its name is short, so that any name that fits the file system can be written, and hidden from folder listings. It is
-    created like any new file, with the permissions that the process gives (a `tempfile` would be private to its owner).
+    It is short, so that any name that fits the file system can be written, and hidden from folder listings.
     """
-    path = Path(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    file = temporary.open("xb")
     try:
-        with file:
-            yield file
+        yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[BinaryIO]:
+    """A file to write, whole or not at all. It is created like any new one, with the permissions that the process gives
+    (a `tempfile` would be private to its owner)."""
+    with beside(Path(path)) as temporary, temporary.open("xb") as file:
+        yield file
 
 
 def write_table(

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from maskwise.data.dataset import Item
-from maskwise.data.files import replacing
+from maskwise.data.files import beside, replacing
 from maskwise.data.images import read_image, write_image
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "rgb", "jpegimages", "leftimg8bit")
@@ -30,10 +30,8 @@ def put_picture(item: Item, target: Path) -> list[Path]:
     if target.suffix.lower() != item.image.suffix.lower():
         write_image(target, read_image(item.image))
     elif item.link:
-        temporary = target.with_name(f".{target.name[:200]}.link")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(item.image.resolve())
-        temporary.replace(target)
+        with beside(target) as temporary:
+            temporary.symlink_to(item.image.resolve())
     else:
         with item.image.open("rb") as source, replacing(target) as file:
             shutil.copyfileobj(source, file)
