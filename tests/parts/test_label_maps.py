@@ -68,6 +68,12 @@ def test_means_by_hand():
     torch.testing.assert_close(found, torch.tensor([[1.5, 0, 6], [0, 0, 3]]))
 
 
+def test_means_of_objects_of_millions_of_pixels_are_exact():
+    values = torch.tensor([[0.9, 0.35]]).T.expand(2, 2_000_000)
+    found = mean_of_each(values, torch.zeros(2_000_000, dtype=torch.int64), 1)
+    torch.testing.assert_close(found, torch.tensor([[0.9], [0.35]]))
+
+
 def test_an_object_scores_the_mean_probability_of_its_class_over_its_mask():
     probabilities = torch.tensor([[[0.9, 0.7, 0.2]], [[0.1, 0.3, 0.8]]])
     found = mean_probability(torch.tensor([[0, 0, 1]]), torch.tensor([0, 1]), probabilities)
