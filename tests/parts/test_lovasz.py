@@ -65,3 +65,13 @@ def test_what_is_nearly_right_may_be_left_out():
     logits, truth = torch.randn(50).tolist(), (torch.rand(50) > 0.5).tolist()
     whole = one([*logits, *[-0.999] * 40], [*truth, *[False] * 40])
     assert 0 <= whole - one(logits, truth) < 0.001
+
+
+def test_pixels_of_a_large_object_that_are_equally_wrong_are_taught_alike():
+    """Missed, half of a million pixels: each counts as one of them, exactly."""
+    logits, truth = torch.zeros(1_000_000, requires_grad=True), torch.arange(1_000_000) < 500_000
+    value = hinge(logits + 0.1 * ~truth, truth, torch.zeros(1_000_000, dtype=torch.int64), 1)
+    assert value.item() == pytest.approx(1.1 * 0.5 + 1.0 * 0.5, rel=1e-5)
+    value.sum().backward()
+    surplus_first = torch.full((500_000,), -1 / 1_000_000)
+    torch.testing.assert_close(logits.grad[truth], surplus_first, rtol=1e-5, atol=0)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from maskwise.parts.label_maps import sum_of_each
+
 
 def hinge(
     logits: Float[Tensor, " n"], truth: Bool[Tensor, " n"], which: Int[Tensor, " n"], count: int
@@ -20,7 +22,7 @@ def hinge(
     error = (1 - torch.where(truth, logits, -logits)).relu()
     order = _worst_first(error.detach(), which)
     mask = which[order]
-    return error.new_zeros(count).index_add(0, mask, error[order] * _steps(truth[order], mask, count))
+    return sum_of_each((error[order] * _steps(truth[order], mask, count))[None], mask, count)[0]
 
 
 def _worst_first(error: Float[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -34,13 +36,16 @@ def _worst_first(error: Float[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Te
 
 @torch.no_grad()
 def _steps(truth: Bool[Tensor, " n"], which: Int[Tensor, " n"], count: int) -> Float[Tensor, " n"]:
-    """By how much each pixel, in its order, makes the Jaccard loss of its mask rise: 1 - left / (all + surplus)."""
+    """By how much each pixel, in its order, makes the Jaccard loss of its mask rise: 1 - left / (all + surplus).
+
+    Not as differences of losses, of which little is left where there are many pixels.
+    """
     size = torch.bincount(which, minlength=count)
     start = size.cumsum(0) - size
     hits = torch.cat([size.new_zeros(1), truth.long().cumsum(0)])
     inside = torch.bincount(which[truth], minlength=count)[which]
     rank = torch.arange(1, len(which) + 1, device=which.device) - start[which]
     missed = hits[1:] - hits[start[which]]
-    loss = 1 - (inside - missed) / (inside + rank - missed)
-    before = torch.cat([loss.new_zeros(1), loss[:-1]])
-    return loss - torch.where(rank == 1, 0, before)
+    left, union = inside - missed, inside + rank - missed
+    # a pixel of a union of one is all that there is
+    return torch.where(truth | (union == 1), 1 / union, left / (union * (union - 1)).clamp(min=1))
