@@ -83,6 +83,12 @@ def test_a_picture_without_objects_teaches_scores_and_a_zero_for_boxes():
     assert losses["rpn_box"].requires_grad
 
 
+def test_scores_of_half_the_precision_whose_sum_does_not_fit_it_give_a_number():
+    found = network()(levels())
+    sure = Proposed([torch.full_like(s, -60_000.0).half() for s in found.scores], found.offsets, found.anchors)
+    assert all(value.isfinite() for value in network().loss(sure, [Targets.none((64, 96))]).values())
+
+
 def test_the_loss_of_a_network_that_is_right_is_zero():
     rpn = network()
     dense = torch.zeros(1, 64, 96, dtype=torch.bool)

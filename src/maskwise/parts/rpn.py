@@ -90,7 +90,9 @@ class RPN(nn.Module):
 
     def loss(self, found: Proposed, targets: list[Targets], *, total: int = 256, positives: float = 0.5) -> Losses:
         """Is it an object, and which box is it; both over the number of anchors that were drawn."""
-        scores, offsets, anchor = torch.cat(found.scores, 1), torch.cat(found.offsets, 1), torch.cat(found.anchors)
+        # with all digits: numbers of 16 bits cannot hold the sum of the scores of a picture
+        scores, offsets = (torch.cat(part, 1).float() for part in (found.scores, found.offsets))
+        anchor = torch.cat(found.anchors)
         objectness, distance, count = scores.sum() * 0, offsets.sum() * 0, 0
         for score, offset, target in zip(scores, offsets, targets, strict=True):
             matches = match(anchor, target.boxes, positive=0.7, negative=0.3, rescue=True)
