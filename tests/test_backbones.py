@@ -258,3 +258,15 @@ def test_only_bottlenecks_have_a_first_convolution_for_the_stride():
 def test_the_pixels_that_weights_were_trained_on_can_be_told():
     backbone = build("resnet18", mean=(0.1, 0.2, 0.3), std=(1, 1, 2))
     assert (backbone.mean, backbone.std) == ((0.1, 0.2, 0.3), (1, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("convnext_tiny", {"stages": (1, 5)}, "stage 1 has stride 2, which convnext_tiny has not"),
+        ("vgg16", {"stages": (5,), "dilate": True}, "vgg16 cannot be dilated"),
+    ],
+)
+def test_what_a_backbone_has_not_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(name, **options)

@@ -91,6 +91,7 @@ def build(
     stride_first: bottlenecks have their stride in the first convolution, as the first ResNets did, and not in the 3x3.
     mean, std: of the pixels that the weights were trained on; those of timm's weights unless given.
     """
+    _check(name, stages, dilate=dilate)
     places = [stage - 6 for stage in stages]
     source = package(name) if weights == "imagenet" else weights
     network = _create(
@@ -114,6 +115,13 @@ def build(
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None
     return Backbone(network, stages=stages, frozen=frozen, mean=mean or cfg.mean, std=std or cfg.std)
+
+
+def _check(name: Name, stages: Sequence[int], *, dilate: bool) -> None:
+    if name.startswith("convnext") and 1 in stages:
+        raise ValueError(f"stage 1 has stride 2, which {name} has not")
+    if name.startswith("vgg") and dilate:
+        raise ValueError(f"{name} cannot be dilated: its stages end with pooling")
 
 
 def last_stage(

@@ -240,8 +240,6 @@ def _checked(cfg: Config) -> Config:
         raise ValueError(f"levels: expected 1 to 5, as the backbone has maps, got {cfg.levels}")
     if cfg.width < least or cfg.width % least:
         raise ValueError(f"width: expected a multiple of {least}, as levels halve it, got {cfg.width}")
-    if cfg.backbone.startswith("convnext"):
-        raise ValueError(f"the finest features have stride 2, which {cfg.backbone} has not")
     return cfg
 
 
