@@ -64,8 +64,11 @@ def test_stem_and_first_stage_can_be_frozen(name, stem):
     assert not trained & fixed
 
 
-def test_statistics_of_frozen_stages_stay_as_they_are():
-    backbone = build("resnet18", frozen=2, norm="batch").train()
+@pytest.mark.parametrize("told", [True, False], ids=["told to train", "as it was built"])
+def test_statistics_of_frozen_stages_stay_as_they_are(told):
+    backbone = build("resnet18", frozen=2, norm="batch")
+    if told:
+        backbone.train()
     backbone(torch.rand(2, 3, 64, 64))
     moved = {n.split(".")[1] for n, b in backbone.named_buffers() if n.endswith("running_mean") and b.any()}
     assert moved == {"layer2", "layer3", "layer4"}

@@ -55,6 +55,7 @@ class Backbone(nn.Module):
         self.strides: tuple[int, ...] = tuple(info.reduction())
         self.mean, self.std = tuple(mean), tuple(std)
         """Of the pixels that the weights were trained on, RGB in 0..1."""
+        self.train()  # a new module is in training already, and nobody need tell it so
 
     def train(self, mode: bool = True) -> "Backbone":
         """Also the statistics of frozen stages stay as they are."""
