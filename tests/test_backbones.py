@@ -106,6 +106,13 @@ def test_deformable_convolutions_have_half_a_precision_as_others_have():
     assert x.grad.isfinite().all()
 
 
+def test_convolutions_that_are_no_part_of_a_block_become_deformable_too():
+    backbone = build("vgg16", deformable=(3, 4), frozen=3)
+    deformed = [m for m in backbone.network.modules() if isinstance(m, DeformableConvolution)]
+    assert len(deformed) == 6
+    assert [m.offset.weight.requires_grad for m in deformed] == [False] * 3 + [True] * 3
+
+
 def test_deformable_convolutions_start_as_plain_ones():
     torch.manual_seed(0)
     plain = build("resnet18")

@@ -108,10 +108,10 @@ def build(
     norms.replace(network, norm)
     if stride_first:
         _move_strides(network, name)
-    parts = _stages(network)
     if deformable:
-        deform(parts[stage] for stage in deformable)
-    for stage, modules in parts.items():
+        parts = _stages(network)
+        deform(network, [parts[stage] for stage in deformable])
+    for stage, modules in _stages(network).items():
         modules.requires_grad_(frozen < stage <= max(stages))
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None

@@ -157,13 +157,14 @@ def test_of_no_regions_there_is_nothing_and_a_gradient_of_zero(groups):
 
 def test_which_convolutions_are_replaced():
     stage = nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, groups=4))
-    deform([stage])
+    deform(stage, [stage])
     assert [isinstance(m, DeformableConvolution) for m in stage] == [False, True, False]
 
 
 def test_a_stage_without_one_is_an_error():
+    stage = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))
     with pytest.raises(ValueError, match="no 3x3 convolution"):
-        deform([nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 1))])
+        deform(stage, [stage])
 
 
 # --- suppression

@@ -60,14 +60,18 @@ def by_reading(
     return found if bias is None else found + bias[:, None, None]
 
 
-def deform(stages: Iterable[nn.Module]) -> None:
+def deform(network: nn.Module, stages: Iterable[nn.Module]) -> None:
     """Replace every 3x3 convolution of some stages, but those of each channel for itself. Each stage must have one."""
     for stage in stages:
+        inside = set(stage.modules())
         places = [
             (module, name, child)
-            for module in stage.modules()
+            for module in network.modules()
             for name, child in module.named_children()
-            if isinstance(child, nn.Conv2d) and child.kernel_size == (3, 3) and child.groups < child.in_channels
+            if child in inside
+            and isinstance(child, nn.Conv2d)
+            and child.kernel_size == (3, 3)
+            and child.groups < child.in_channels
         ]
         if not places:
             raise ValueError("deformable: a stage of this backbone has no 3x3 convolution that could be")
