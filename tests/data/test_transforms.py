@@ -467,6 +467,18 @@ def test_covered_keypoints_are_hidden():
     assert paste(sample, other, torch.tensor([0]), least_left=0.8).lost == {"with too little left after pasting": 1}
 
 
+def test_a_sample_decides_what_is_known_of_instances_also_where_none_of_its_own_is_left():
+    sample, other = make_sample(0, (20, 20), 2), make_sample(1, (20, 20), 1)
+    whole = Targets.from_masks(Masks.from_dense(torch.ones(1, 20, 20, dtype=torch.bool)), torch.zeros(1).long())
+    pasted = paste(sample, replace(other, targets=whole), torch.tensor([0]))
+    assert pasted.lost["without pixels after pasting"] == 2
+    assert pasted.targets.keypoints.shape == (1, *sample.targets.keypoints.shape[1:])
+    assert not pasted.targets.keypoints.any()
+    assert pasted.targets.areas.tolist() == [400]
+    assert pasted.targets.depth.tolist() == pasted.targets.tracks.tolist() == [0]
+    assert len(pasted.targets.parts.labels) == 0
+
+
 def test_crowds_are_never_pasted():
     other = make_sample(1, (20, 20), 3, everything=False)
     crowd = replace(other, targets=replace(other.targets, crowd=torch.ones(3, dtype=torch.bool)))

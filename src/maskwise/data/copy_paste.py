@@ -84,8 +84,6 @@ def _covered(targets: Targets, cover: Bool[np.ndarray, "H W"]) -> Targets:
 
 
 def _joined(below: Targets, top: Targets) -> Targets:
-    if not len(below):
-        return top
     return Targets(
         boxes=torch.cat([below.boxes, top.boxes]),
         labels=torch.cat([below.labels, top.labels]),
@@ -118,7 +116,8 @@ def _joined_depth(below: Int[Tensor, " n"], top: Targets) -> Int[Tensor, " nm"]:
 
 def _joined_tracks(below: Int[Tensor, " n"], count: int) -> Int[Tensor, " nm"]:
     """Numbers that are free: the tracks of another clip are other objects."""
-    return torch.cat([below, int(below.max()) + 1 + torch.arange(count)])
+    first = int(below.max()) + 1 if len(below) else 0
+    return torch.cat([below, first + torch.arange(count)])
 
 
 def _joined_parts(below: Parts, top: Parts | None, first: int) -> Parts:
