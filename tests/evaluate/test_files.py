@@ -171,6 +171,21 @@ def test_other_entries_are_named_too():
         compare({"annotations": [], "categories": []}, [])
 
 
+@pytest.mark.parametrize(("stated", "is_crowd"), [(0, False), (1, True), (None, False), (False, False), (1.0, True)])
+def test_a_crowd_is_what_the_file_says_is_one(stated, is_crowd):
+    truth = data()
+    truth["annotations"][0]["iscrowd"] = stated
+    assert compare(truth, []).pairs[1].truth.crowd.tolist() == [is_crowd, True]
+
+
+@pytest.mark.parametrize("stated", ["0", "1", "false", 2, -1, [0], float("nan")])
+def test_what_is_neither_a_crowd_nor_none_is_an_error(stated):
+    truth = data()
+    truth["annotations"][0]["iscrowd"] = stated
+    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 1\): 'iscrowd' must be 0 or 1, got"):
+        compare(truth, [])
+
+
 @pytest.mark.parametrize("text", [b"", b"[", b"\xff\xfe", b"[" * 100_000])
 def test_files_that_are_no_json(tmp_path, text):
     (tmp_path / "gt.json").write_bytes(text)

@@ -92,6 +92,13 @@ class _Entry:
             raise ValueError(f"{self.where}: {name!r} must be 1 or more pixels, got {value:g}")
         return int(value)
 
+    def is_crowd(self) -> bool:
+        """Nothing else is taken for true: an object would neither be found nor missed, and nobody be told."""
+        value = self.fields.get("iscrowd")
+        if value not in (None, 0, 1):
+            raise ValueError(f"{self.where}: 'iscrowd' must be 0 or 1, got {value!r}")
+        return value == 1
+
     def box(self) -> list[float]:
         """x y width height"""
         box = self.numbers("bbox")
@@ -167,7 +174,7 @@ def _categories(entries: list[_Entry]) -> Categories:
 
 def _truths(entries: list[_Entry], known: _Known, iou: Kind) -> list[Truth]:
     rows = _Objects.read(entries, known, iou)
-    crowd = np.array([bool(e.fields.get("iscrowd", 0)) for e in entries], bool)
+    crowd = np.array([e.is_crowd() for e in entries], bool)
     drawn = rows.areas if rows.masks is None else mask_areas(rows.masks)
     areas = np.array([e.number("area") if e.has("area") else drawn[i] for i, e in enumerate(entries)], float)
     ids = [int(e.number("id")) if e.has("id") else i for i, e in enumerate(entries)]
