@@ -171,6 +171,15 @@ def test_other_entries_are_named_too():
         compare({"annotations": [], "categories": []}, [])
 
 
+def test_an_area_below_0_is_an_error():
+    truth = data()
+    truth["annotations"][0]["area"] = -1
+    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 1\): 'area' must be 0 or more, got -1"):
+        compare(truth, [])
+    truth["annotations"][0]["area"] = 0
+    assert compare(truth, []).pairs[1].truth.areas.tolist() == [0, 9]
+
+
 @pytest.mark.parametrize(("stated", "is_crowd"), [(0, False), (1, True), (None, False), (False, False), (1.0, True)])
 def test_a_crowd_is_what_the_file_says_is_one(stated, is_crowd):
     truth = data()

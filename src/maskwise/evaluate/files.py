@@ -92,6 +92,13 @@ class _Entry:
             raise ValueError(f"{self.where}: {name!r} must be 1 or more pixels, got {value:g}")
         return int(value)
 
+    def area(self) -> float:
+        """Below 0 it would lie outside of every range, and the object would count nowhere."""
+        value = self.number("area")
+        if value < 0:
+            raise ValueError(f"{self.where}: 'area' must be 0 or more, got {value:g}")
+        return value
+
     def is_crowd(self) -> bool:
         """Nothing else is taken for true: an object would neither be found nor missed, and nobody be told."""
         value = self.fields.get("iscrowd")
@@ -176,7 +183,7 @@ def _truths(entries: list[_Entry], known: _Known, iou: Kind) -> list[Truth]:
     rows = _Objects.read(entries, known, iou)
     crowd = np.array([e.is_crowd() for e in entries], bool)
     drawn = rows.areas if rows.masks is None else mask_areas(rows.masks)
-    areas = np.array([e.number("area") if e.has("area") else drawn[i] for i, e in enumerate(entries)], float)
+    areas = np.array([e.area() if e.has("area") else drawn[i] for i, e in enumerate(entries)], float)
     ids = [int(e.number("id")) if e.has("id") else i for i, e in enumerate(entries)]
     return [
         Truth(
