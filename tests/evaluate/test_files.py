@@ -180,6 +180,20 @@ def test_an_area_below_0_is_an_error():
     assert compare(truth, []).pairs[1].truth.areas.tolist() == [0, 9]
 
 
+@pytest.mark.parametrize("iou", ["bbox", "segm", "boundary", "keypoints"])
+def test_where_no_area_is_stated_it_is_that_of_the_mask_whatever_is_compared(iou):
+    truth = data()
+    truth["categories"][1]["keypoints"] = ["head"]
+    truth["annotations"] = [SQUARE | {"area": None}, CROWD | {"bbox": [0, 0, 9, 9]}]
+    assert compare(truth, [], iou).pairs[1].truth.areas.tolist() == [187, 9]
+
+
+def test_where_there_is_no_mask_either_it_is_that_of_the_box():
+    truth = data()
+    truth["annotations"] = [SQUARE | {"area": None, "segmentation": []}, SQUARE | {"id": 2, "segmentation": None}]
+    assert compare(truth, [], "bbox").pairs[1].truth.areas.tolist() == [10.5 * 17.25, 180.5]
+
+
 @pytest.mark.parametrize(("stated", "is_crowd"), [(0, False), (1, True), (None, False), (False, False), (1.0, True)])
 def test_a_crowd_is_what_the_file_says_is_one(stated, is_crowd):
     truth = data()

@@ -182,8 +182,7 @@ def _categories(entries: list[_Entry]) -> Categories:
 def _truths(entries: list[_Entry], known: _Known, iou: Kind) -> list[Truth]:
     rows = _Objects.read(entries, known, iou)
     crowd = np.array([e.is_crowd() for e in entries], bool)
-    drawn = rows.areas if rows.masks is None else mask_areas(rows.masks)
-    areas = np.array([e.area() if e.has("area") else drawn[i] for i, e in enumerate(entries)], float)
+    areas = _areas(entries, rows, [known.sizes[i] for i in rows.image.tolist()])
     ids = [int(e.number("id")) if e.has("id") else i for i, e in enumerate(entries)]
     return [
         Truth(
@@ -198,6 +197,16 @@ def _truths(entries: list[_Entry], known: _Known, iou: Kind) -> list[Truth]:
         )
         for size, mine in zip(known.sizes, rows.by_image(len(known.sizes)), strict=True)
     ]
+
+
+def _areas(entries: list[_Entry], rows: "_Objects", sizes: Sequence[tuple[int, int]]) -> Float[np.ndarray, " n"]:
+    """As the file says; else the pixels of the mask, whatever is compared, and the box where there is no mask."""
+    areas = rows.areas.copy()
+    drawn = [i for i, e in enumerate(entries) if e.has("segmentation") and not e.has("area")]
+    areas[drawn] = mask_areas(_drawn(drawn, entries, sizes, rows.masks))
+    stated = [i for i, e in enumerate(entries) if e.has("area")]
+    areas[stated] = [entries[i].area() for i in stated]
+    return areas
 
 
 def _founds(entries: list[_Entry], known: _Known, iou: Kind) -> list[Found]:
@@ -269,6 +278,13 @@ def _masks(entries: Sequence[_Entry], sizes: Sequence[tuple[int, int]]) -> list[
     return masks
 
 
+def _drawn(
+    which: Sequence[int], entries: Sequence[_Entry], sizes: Sequence[tuple[int, int]], masks: list[RLE] | None
+) -> list[RLE]:
+    """Masks of some entries, also where masks are not compared and were not read."""
+    return [masks[i] for i in which] if masks else _masks([entries[i] for i in which], [sizes[i] for i in which])
+
+
 def _boxes(
     entries: Sequence[_Entry],
     sizes: Sequence[tuple[int, int]],
@@ -285,7 +301,7 @@ def _boxes(
         boxes[bare] = np.concatenate([keypoints[bare, :, :2].min(axis=1), keypoints[bare, :, :2].max(axis=1)], axis=1)
     areas = xywh(boxes)[:, 2:].prod(axis=1)
     if keypoints is None:
-        drawn = [masks[i] for i in bare] if masks else _masks([entries[i] for i in bare], [sizes[i] for i in bare])
+        drawn = _drawn(bare, entries, sizes, masks)
         boxes[bare], areas[bare] = mask_boxes(drawn), mask_areas(drawn)
     return boxes, areas
 
