@@ -40,7 +40,7 @@ from maskwise.distributed import (
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import judged
-from maskwise.evaluate.validation import Validation, image_id, results, validation
+from maskwise.evaluate.validation import Validation, image_id, in_order, results, validation
 from maskwise.logbook import JUDGED, REPORT, RESULTS, SPLIT, Logbook, clear, environment, prepare
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.out_of_memory import is_out_of_memory
@@ -356,7 +356,7 @@ def _validate(t: _Training, val: Source, signals: Signals) -> _Verdict | None:
                 if signals.raised:
                     break
             t.judged.train()
-    everything = sorted(gathered(t.world, pairs), key=lambda numbered: numbered[0])
+    everything = in_order(val, gathered(t.world, pairs))
     if not t.world.is_main:
         return None
     data = t.run.data.source

@@ -5,13 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from maskwise import rle
+from maskwise.data.images import read_image
 from maskwise.data.open import open_data
 from maskwise.data.source import FileSource, as_one
+from maskwise.evaluate import validation
+from maskwise.evaluate.coco import coco
 from maskwise.evaluate.files import compare
 from maskwise.evaluate.structures import pair, truth_of
 from maskwise.evaluate.structures import truth as as_truth
 from maskwise.masks import Masks
+from maskwise.report.judged import pictures
 from maskwise.structures import Instances, Targets
 
 SIZE = (4, 10)
@@ -66,3 +72,41 @@ def test_what_is_learned_from_is_the_box_of_the_mask(data_set, tmp_path):
         targets = data.data[i].labelled().targets
         assert targets.boxes.equal(targets.masks.boxes())
         assert not len(targets) or not truth_of(data, i).boxes.equal(targets.boxes.double())
+
+
+class Sure(torch.nn.Module):
+    """Finds the upper rows of every picture, and is always as sure of it."""
+
+    view, device = (), torch.device("cpu")
+
+    def __init__(self, categories):
+        super().__init__()
+        self.module, self.categories = self, categories
+
+    def predict(self, images):
+        return [found()[:1] for _ in images.sizes]
+
+
+def test_of_equal_scores_those_of_the_lowest_picture_id_come_first_as_in_files(tmp_path):
+    """The files of COCO themselves list pictures in no order."""
+    upper, lower = np.ones(SIZE, bool), np.zeros(SIZE, bool)
+    lower[2:] = True
+    codes = rle.encode([rle.Window(0, 0, bits) for bits in (lower, upper)], SIZE)
+    rows = [{"id": i, "image_id": i, "category_id": 1, "segmentation": codes[i - 1]} for i in (1, 2)]
+    truth = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in (2, 1)],
+        "annotations": [row | {"area": 9, "bbox": [0, 0, 10, 4], "iscrowd": 0} for row in rows],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for i in (1, 2):
+        Image.new("L", SIZE[::-1], i).save(tmp_path / f"{i}.png")
+    source = FileSource(open_data(tmp_path / "truth.json"))
+    comparison, failures = validation.compare(Sure(source.data.categories), source, source.data.categories)
+    assert not failures
+    assert [both.image for both in comparison.pairs] == ["1.png", "2.png"]
+    from_files = compare(truth, validation.results(comparison, [1, 2]))
+    assert coco(comparison).numbers == pytest.approx(coco(from_files).numbers, nan_ok=True)
+    shown = pictures(source, comparison)
+    for name in ("1.png", "2.png"):
+        np.testing.assert_array_equal(shown(name), read_image(tmp_path / name))

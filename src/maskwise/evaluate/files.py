@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from maskwise.categories import Categories
 from maskwise.data.formats import json_file
 from maskwise.evaluate import annotated
-from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, xywh, xyxy
+from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, order_of_id, xywh, xyxy
 from maskwise.evaluate.segmentation import first_malformed, is_finite, to_rle
 from maskwise.rle import RLE
 
@@ -159,7 +159,7 @@ class _Known:
             if not isinstance(id_, int | str) or id_ in by_id:
                 raise ValueError(f"{entry.where}: 'id' must be a number or text that no other image has, got {id_!r}")
             by_id[id_] = entry.extent("height"), entry.extent("width")
-        ids = sorted(by_id, key=lambda id_: (isinstance(id_, str), id_))
+        ids = sorted(by_id, key=order_of_id)
         known = _categories(categories)
         return cls(
             categories=known,

@@ -97,6 +97,11 @@ class Comparison:
     """which data set or split this is; every report repeats it"""
 
 
+def order_of_id(id_: int | str) -> tuple[bool, int | str]:
+    """Images of a comparison are sorted by it, numbers first: equal scores keep that order, as pycocotools has it."""
+    return isinstance(id_, str), id_
+
+
 def above(comparison: Comparison, min_score: float) -> Comparison:
     """Only the detections whose mask score (`score` in files) is at least that.
 

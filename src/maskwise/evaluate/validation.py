@@ -20,7 +20,7 @@ from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.transforms import Transform, compose
 from maskwise.evaluate.coco import COCO, Settings, coco
 from maskwise.evaluate.keypoints import keypoints, usual_sigmas
-from maskwise.evaluate.objects import Comparison, Pair, present, xywh
+from maskwise.evaluate.objects import Comparison, Pair, order_of_id, present, xywh
 from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
 from maskwise.evaluate.report import Report, finite
@@ -156,8 +156,14 @@ def compare(
     )
     with loader, torch.no_grad():
         shown = watched(loader, len(loader))
-        pairs = tuple(pair for _, pair in judged(predict, shown, source, model.device))
-    return Comparison(categories=categories, pairs=pairs, data=data), loader.failures
+        pairs = in_order(source, judged(predict, shown, source, model.device))
+    return Comparison(categories=categories, pairs=tuple(pair for _, pair in pairs), data=data), loader.failures
+
+
+def in_order(source: Source, numbered: Iterable[tuple[int, Pair]]) -> list[tuple[int, Pair]]:
+    """Pictures with their positions in the source, by their ids, as files of results are read: where scores are equal
+    the order decides, and it must be the same."""
+    return sorted(numbered, key=lambda one: order_of_id(image_id(source, one[0])))
 
 
 def renamed(predict: Predict, known: Categories, wanted: Categories) -> Predict:

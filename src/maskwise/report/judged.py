@@ -50,11 +50,13 @@ def facts(model: str, about: About, categories: Categories, *, data: str, device
 
 
 def pictures(source: Source, comparison: Comparison) -> Pixels:
-    """Finds a picture by its name. Those of a comparison lie in the order of their source, with some left out."""
+    """Finds a picture by its name. Scenes, which are made to be asked for theirs, lie in the comparison in the order of
+    their source, with some left out; files lie there by their ids."""
     places = {pair.image: p for p, pair in enumerate(comparison.pairs)}
 
     def read(image: int | str) -> UInt8[np.ndarray, "_ _ 3"]:
-        i = next((i for i in range(places[image], len(source)) if name_of(source, i) == image), None)
+        first = 0 if isinstance(source, FileSource) else places[image]
+        i = next((i for i in range(first, len(source)) if name_of(source, i) == image), None)
         if i is None:
             raise ValueError(f"there is no picture {image} in the data")
         if isinstance(source, FileSource):

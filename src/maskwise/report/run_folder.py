@@ -9,7 +9,7 @@ from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_results import read_results
 from maskwise.data.source import FileBacked, Source
 from maskwise.evaluate.coco import COCO, Settings
-from maskwise.evaluate.objects import Comparison, Pair
+from maskwise.evaluate.objects import Comparison, Pair, order_of_id
 from maskwise.evaluate.structures import pair, truth_of
 from maskwise.evaluate.validation import image_id, limited
 from maskwise.logbook import REPORT, RESULTS
@@ -78,6 +78,7 @@ def _pairs(folder: Path, source: Source, categories: Categories) -> Iterator[Pai
     """As validation had them: without the pictures that could not be read."""
     unreadable = _unreadable(folder)
     kept = [i for i in range(len(source)) if not (isinstance(source, FileBacked) and source.path(i) in unreadable)]
+    kept.sort(key=lambda i: order_of_id(image_id(source, i)))
     truths = [truth_of(source, i) for i in kept]
     ids = [image_id(source, i) for i in kept]
     sizes = {id_: truth.masks.size for id_, truth in zip(ids, truths, strict=True)}
