@@ -1,7 +1,7 @@
 """Categories: what the labels of a data set mean. No torch here: files are read and judged without it."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,21 @@ class Categories:
         if unknown := sorted(set(stored) - set(cls.__dataclass_fields__)):
             raise ValueError(f"unknown fields in stored categories: {', '.join(unknown)}")
         return cls(**{k: _tuples(v) for k, v in stored.items()})
+
+
+def told_apart(named: Mapping[int, str], used: Container[object]) -> dict[int, str]:
+    """Names by rising id, no two alike.
+
+    Of two ids of one name an unused one goes (Roboflow writes such), else the later one gets its id as an addition.
+    """
+    kept: dict[int, str] = {}
+    for id_ in sorted(named, key=lambda i: (i not in used, i)):
+        name = named[id_]
+        if name not in kept.values():
+            kept[id_] = name
+        elif id_ in used:
+            kept[id_] = f"{name} ({id_})"
+    return dict(sorted(kept.items()))
 
 
 OBJECT = Categories(names=("object",))

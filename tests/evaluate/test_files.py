@@ -209,6 +209,20 @@ def test_what_is_neither_a_crowd_nor_none_is_an_error(stated):
         compare(truth, [])
 
 
+def test_two_categories_of_one_name_are_told_apart_as_where_they_are_learned_from():
+    """Roboflow names a group of classes as a class, and no annotation has the group."""
+    truth = data()
+    truth["categories"].append({"id": 0, "name": "a"})
+    found = compare(truth, [good()])
+    assert (found.categories.names, found.categories.ids) == (("a", "b"), (2, 5))
+    assert found.pairs[1].truth.labels.tolist() == [0, 1]
+    with_both = compare(truth, [good(category_id=0)])
+    assert (with_both.categories.names, with_both.categories.ids) == (("a", "a (2)", "b"), (0, 2, 5))
+    truth["categories"].append({"id": 0, "name": "c"})
+    with pytest.raises(ValueError, match="ground truth: two categories have the same 'id'"):
+        compare(truth, [])
+
+
 @pytest.mark.parametrize("text", [b"", b"[", b"\xff\xfe", b"[" * 100_000])
 def test_files_that_are_no_json(tmp_path, text):
     (tmp_path / "gt.json").write_bytes(text)
@@ -286,6 +300,17 @@ def test_a_data_set_with_scores_is_results_by_the_names_of_pictures_and_classes(
     assert [len(found[image]) for image in (9, 4)] == [1, 1]
     assert found[9].labels.tolist() == [0]  # 'a', which the truth has under the id 2 and the prediction under 1
     assert (found[9].scores.tolist(), found[9].quality.tolist(), found[9].mask_scores.tolist()) == ([0.9], [0.8], [0.5])
+
+
+def test_of_two_classes_of_one_name_the_one_that_annotations_have_is_meant(tmp_path):
+    truth = data()
+    truth["categories"] = [{"id": 2, "name": "a"}, {"id": 5, "name": "b"}, {"id": 0, "name": "a"}]
+    truth["images"][0]["file_name"] = "one.png"
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(predicted("one.png")))
+    found = load_comparison(tmp_path / "gt.json", tmp_path / "found.json")
+    assert found.categories.ids == (2, 5)
+    assert found.pairs[1].found.labels.tolist() == [0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from maskwise.categories import told_apart
+
 Id: TypeAlias = int | str
 Row: TypeAlias = Mapping[str, object]
 
@@ -92,9 +94,10 @@ def _ends(name: str) -> Iterator[str]:
 
 def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
     """By name. Those that nothing was found of may be unknown to the truth."""
-    known = {str(row.get("name")): _id(row, TRUTH) for row in _rows(truth, "categories", TRUTH)}
-    stated = [row.get("category_id") for row in _rows(written, "annotations", where)]
-    used = {id_ for id_ in stated if isinstance(id_, int | str)}
+    stated = {_id(row, TRUTH): str(row.get("name")) for row in _rows(truth, "categories", TRUTH)}
+    names = told_apart({id_: n for id_, n in stated.items() if isinstance(id_, int)}, _used(truth, TRUTH))
+    known = {names[id_]: id_ for id_ in stated if id_ in names}
+    used = _used(written, where)
     rows = [(_id(row, where), str(row.get("name"))) for row in _rows(written, "categories", where)]
     if unknown := [name for id_, name in rows if id_ in used and name not in known]:
         raise ValueError(
@@ -102,6 +105,12 @@ def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
             "are matched by name; maskwise predict --classes leaves out the others"
         )
     return {id_: known[name] for id_, name in rows if name in known}
+
+
+def _used(data: Row, where: str) -> set[Id]:
+    """Ids of the categories that annotations have."""
+    stated = [row.get("category_id") for row in _rows(data, "annotations", where)]
+    return {id_ for id_ in stated if isinstance(id_, int | str)}
 
 
 def _id(row: Row, where: str) -> Id:

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskwise.categories import Categories
+from maskwise.categories import Categories, told_apart
 from maskwise.data.formats import json_file
 from maskwise.evaluate import annotated
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth, mask_areas, mask_boxes, order_of_id, xywh, xyxy
@@ -41,10 +41,11 @@ def compare(
     truth: Mapping[str, object], results: Sequence[object], iou: Kind = "segm", *, data: str = ""
 ) -> Comparison:
     """The same from what `json.load` returns."""
-    known = _Known.read(_entries(truth, "categories"), _entries(truth, "images"))
-    truths = _truths(_entries(truth, "annotations"), known, iou)
-    founds = _founds([_Entry.of("results", i, row) for i, row in enumerate(results)], known, iou)
-    pairs = tuple(Pair(*row) for row in zip(known.images, truths, founds, strict=True))
+    categories, images, annotations = (_entries(truth, table) for table in ("categories", "images", "annotations"))
+    found = [_Entry.of("results", i, row) for i, row in enumerate(results)]
+    known = _Known.read(_categories(categories, [*annotations, *found]), images)
+    sides = _truths(annotations, known, iou), _founds(found, known, iou)
+    pairs = tuple(Pair(*row) for row in zip(known.images, *sides, strict=True))
     return Comparison(categories=known.categories, pairs=pairs, data=data)
 
 
@@ -152,7 +153,7 @@ class _Known:
     """height, width"""
 
     @classmethod
-    def read(cls, categories: list[_Entry], images: list[_Entry]) -> "_Known":
+    def read(cls, categories: Categories, images: list[_Entry]) -> "_Known":
         by_id: dict[int | str, tuple[int, int]] = {}
         for entry in images:
             id_ = entry.get("id")
@@ -160,21 +161,26 @@ class _Known:
                 raise ValueError(f"{entry.where}: 'id' must be a number or text that no other image has, got {id_!r}")
             by_id[id_] = entry.extent("height"), entry.extent("width")
         ids = sorted(by_id, key=order_of_id)
-        known = _categories(categories)
         return cls(
-            categories=known,
-            labels={id_: label for label, id_ in enumerate(known.ids)},
+            categories=categories,
+            labels={id_: label for label, id_ in enumerate(categories.ids)},
             images={id_: i for i, id_ in enumerate(ids)},
             sizes=[by_id[id_] for id_ in ids],
         )
 
 
-def _categories(entries: list[_Entry]) -> Categories:
+def _categories(entries: list[_Entry], objects: list[_Entry]) -> Categories:
+    """Two of one name are told apart as in data sets that are read to learn from."""
     entries = sorted(entries, key=lambda entry: entry.number("id"))
     points = next((e.get("keypoints") for e in entries if e.has("keypoints")), [])
+    named = {int(e.number("id")): str(e.get("name")) for e in entries}
+    if len(named) < len(entries):
+        raise ValueError("ground truth: two categories have the same 'id'")
+    used = {id_ for e in objects if isinstance(id_ := e.fields.get("category_id"), int | float)}
+    named = told_apart(named, used)
     return Categories(
-        names=tuple(str(e.get("name")) for e in entries),
-        ids=tuple(int(e.number("id")) for e in entries),
+        names=tuple(named.values()),
+        ids=tuple(named),
         keypoints=tuple(str(name) for name in points) if isinstance(points, list) else (),
     )
 

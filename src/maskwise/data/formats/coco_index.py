@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import cast
 
-from maskwise.categories import Categories
+from maskwise.categories import Categories, told_apart
 from maskwise.data.dataset import Id, Labelled, Problem, Record, Severity
 from maskwise.data.formats import coco_annotation
 from maskwise.data.formats.coco_annotation import Row, Source, is_number, pack, whole
@@ -64,7 +64,7 @@ def read_categories(rows: Sequence[Entry], used: Counter[int], problems: Problem
             problems.add(f"category {id_}", "nameless-category", f"its name is {name!r:.80}; called 'category {id_}'")
             name = f"category {id_}"
         named[id_] = name
-    named = dict(sorted(_told_apart(named, used, problems).items()))
+    named = _told_apart(named, used, problems)
     first = {whole(row["id"]): row for row in reversed(rows)}
     above = tuple(str(first[id_].get("supercategory") or "") for id_ in named)
     points = _keypoints([first[id_] for id_ in named], problems)
@@ -79,18 +79,13 @@ def read_categories(rows: Sequence[Entry], used: Counter[int], problems: Problem
 
 
 def _told_apart(named: dict[int, str], used: Counter[int], problems: Problems) -> dict[int, str]:
-    """Two ids of one name: an unused one goes (Roboflow writes such), else the later one gets its id as an addition."""
-    kept: dict[int, str] = {}
-    for id_ in sorted(named, key=lambda i: (not used[i], i)):
-        name = named[id_]
-        if name in kept.values():
-            done = f"it is called {name} ({id_}) here" if used[id_] else "no annotation has it; left out"
-            severity: Severity = "error" if used[id_] else "warning"
+    """And what was done about it."""
+    kept = told_apart(named, used)
+    for id_, name in named.items():
+        if kept.get(id_) != name:
+            done = f"it is called {kept[id_]} here" if id_ in kept else "no annotation has it; left out"
+            severity: Severity = "error" if id_ in kept else "warning"
             problems.add(f"category {id_}", "duplicate-category", f"another one is called {name!r}; {done}", severity)
-            if not used[id_]:
-                continue
-            name = f"{name} ({id_})"
-        kept[id_] = name
     return kept
 
 
