@@ -77,3 +77,11 @@ def test_nothing_has_no_outline():
     assert outlines.trace(np.zeros((4, 4), bool)) == []
     assert outlines.trace(np.zeros((0, 0), bool)) == []
     assert not drawn([], (4, 4)).any()
+
+
+@pytest.mark.parametrize("line", [[], [[3, 3]], [[3, 3], [5, 6]]])
+def test_fewer_than_three_corners_enclose_nothing(line):
+    ring, square = np.array(line, float).reshape(-1, 2), np.array([[1, 1], [9, 1], [9, 9], [1, 9]], float)
+    assert not drawn([Polygon(ring, [])], (20, 20)).any()
+    assert drawn([Polygon(square, [ring])], (20, 20)).sum() == 64
+    assert drawn([Polygon(ring, [square]), Polygon(square, [])], (20, 20)).sum() == 64

@@ -141,7 +141,11 @@ def _distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _draw(rings: list[np.ndarray], size: Size) -> Window:
-    drawn = coco.merge(coco.fr_py_objects([ring.ravel().tolist() for ring in rings], *size))
+    """Fewer than three corners enclose nothing; two would be taken for corner, width and height of a box."""
+    enclosing = [ring.ravel().tolist() for ring in rings if len(ring) >= 3]
+    if not enclosing:
+        return Window(0, 0, np.zeros((0, 0), bool))
+    drawn = coco.merge(coco.fr_py_objects(enclosing, *size))
     return decode({"size": list(size), "counts": drawn["counts"].decode()})
 
 
