@@ -1,6 +1,8 @@
+from functools import partial
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
@@ -67,6 +69,20 @@ def test_simplified_outlines_stay_within_the_tolerance(tolerance):
     again = drawn([simple], disc.shape)
     radius = np.hypot(x - 31.5, y - 31.5)[again != disc]
     assert (abs(radius - 28) < tolerance + 1.5).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=4, max_size=14))
+@example([(5, 9), (7, 9), (4, 6), (4, 2), (5, 4), (10, 3), (11, 11), (1, 7)])
+def test_corners_that_are_left_out_lie_near_what_is_kept_and_not_just_on_a_line_through_it(corners):
+    ring = np.array(corners, float)
+    kept = outlines.simplify(ring, 2.0)
+    assert max(min(map(partial(to_piece, corner), kept, np.roll(kept, -1, 0))) for corner in ring) <= 2.0 + 1e-9
+
+
+def to_piece(corner, a, b):
+    line = b - a
+    along = np.clip((corner - a) @ line / max(line @ line, 1), 0, 1)
+    return np.hypot(*(corner - a - along * line))
 
 
 def test_a_tiny_ring_is_never_simplified_away():

@@ -132,12 +132,10 @@ def _signed_area(ring: np.ndarray) -> float:
 
 
 def _distance(points: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of points from the line through a and b, or from a where the two are one."""
+    """Of points from the piece of line between a and b."""
     line = b - a
-    length = float(np.hypot(*line))
-    if length == 0:
-        return np.hypot(*(points - a).T)
-    return np.abs(line[0] * (points[:, 1] - a[1]) - line[1] * (points[:, 0] - a[0])) / length
+    along = ((points - a) @ line / (line @ line or 1.0)).clip(0, 1)
+    return np.hypot(*(points - a - along[:, None] * line).T)
 
 
 def _draw(rings: list[np.ndarray], size: Size) -> Window:
