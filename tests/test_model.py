@@ -280,14 +280,47 @@ def test_training_goes_on_from_the_weights(tiny, tmp_path):
     assert tiny.train(tiny_method.tiny_run(epochs=1), tmp_path / "more").module is not tiny.module
 
 
-def test_other_classes_begin_from_chance(tiny, tmp_path, caplog):
-    run = tiny_method.tiny_run(epochs=1)
-    scenes = replace(run.data.source.scenes, classes=("disc", "square", "ring"))
-    run = replace(run, data=replace(run.data, source=replace(run.data.source, scenes=scenes)))
+def on(names):
+    """A run that changes no weight, on scenes of these classes."""
+    run = tiny_method.tiny_run(epochs=1, optim=Optim(lr=0.0, lr_batch=None, weight_decay=0.0))
+    scenes = replace(run.data.source.scenes, classes=names)
+    return replace(run, data=replace(run.data, source=replace(run.data.source, scenes=scenes)))
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (("square", "disc"), {0: 1, 1: 0}),
+        (("disc", "ring"), {0: 0}),
+        (("ring", "square", "disc"), {1: 1, 2: 0}),
+        (("square",), {0: 1}),
+        (("ring", "star"), {}),
+    ],
+)
+def test_each_class_goes_on_from_that_of_its_name(names, kept, tiny, tmp_path, caplog):
+    assert tiny.categories.names == ("disc", "square")
     with caplog.at_level("INFO"):
-        after = tiny.train(run, tmp_path / "again")
-    assert after.categories.names == ("disc", "square", "ring")
-    assert "begin from chance: label.bias, label.weight" in caplog.text
+        after = tiny.train(on(names), tmp_path / "again")
+    assert after.categories.names == names
+    before, label = tiny.module.label, after.module.label
+    assert {
+        i: j
+        for i, row in enumerate(label.weight)
+        for j, own in enumerate(before.weight)
+        if torch.equal(row, own) and label.bias[i] == before.bias[j]
+    } == kept
+    assert all(
+        torch.equal(value, tiny.module.state_dict()[f"mask.{n}"]) for n, value in after.module.mask.state_dict().items()
+    )
+    new = [name for name in names if name not in tiny.categories.names]
+    assert (f"these classes, which begin from chance: {', '.join(new)}" in caplog.text) == bool(new)
+
+
+def test_a_single_class_goes_on_from_a_single_one_of_another_name(tiny, tmp_path):
+    alone = tiny.train(on(("square",)), tmp_path / "alone")
+    after = alone.train(on(("ring",)), tmp_path / "again")
+    assert after.categories.names == ("ring",)
+    assert torch.equal(after.module.label.weight, alone.module.label.weight)
 
 
 def test_files_of_other_programs_are_models_too(tmp_path):

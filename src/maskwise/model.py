@@ -44,6 +44,7 @@ from maskwise.report.page import check_free
 from maskwise.rle import Size
 from maskwise.structures import Images, Instances, Targets
 from maskwise.train import train
+from maskwise.weights import classes
 from maskwise.weights.open import import_model
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,8 @@ class Model:
         """The model that these weights become, on the same device.
 
         The recipe (a name, a `run.json` or a `Run`) says what is learned from and how; method and options are those of
-        this model. Weights of classes that the data does not have begin from chance.
+        this model. Each class of the data begins with the weights of the class of that name, others from chance; a
+        single class begins with those of a single one, whatever they are called.
         """
         if not isinstance(recipe, str) and data is not None:
             raise ValueError(f"a Run says itself what it learns from; got data={data!r} beside it")
@@ -173,9 +175,8 @@ class Model:
         entry = METHODS[self.about.method]
         weights = self.module.state_dict()
         run = replace(run, method=self.about.method, config=_config(entry, self.about), begins_with=digest(weights))
-        begun = cast(Callable[[Any], Method], partial(_begun, entry, weights))
-        own = {self.about.method: replace(entry, build=begun)}
-        return train(run, Path(folder), methods=own, resume=resume, exist_ok=exist_ok)
+        begin = partial(_begin, weights=weights, known=self.categories, build=partial(_of_size, entry, run.config))
+        return train(run, Path(folder), begin=begin, resume=resume, exist_ok=exist_ok)
 
     def seen(self, size: Size) -> Size:
         """How large a picture of that height and width is under the view."""
@@ -259,15 +260,26 @@ def digest(weights: Mapping[str, Tensor]) -> str:
     return f"sha256:{found.hexdigest()}"
 
 
-def _begun(entry: Entry, weights: Mapping[str, Tensor], config: Any) -> nn.Module:
-    """A network that begins with the weights that fit it."""
-    module = cast(nn.Module, entry.build(config))
-    expected = module.state_dict()
-    fitting = {name: value for name, value in weights.items() if value.shape == expected[name].shape}
-    if left := sorted(set(expected) - set(fitting)):
-        log.info("for another number of classes, these begin from chance: %s", ", ".join(left))
-    module.load_state_dict(fitting, strict=False)
-    return module
+def _begin(
+    module: nn.Module,
+    wanted: Categories,
+    *,
+    weights: classes.State,
+    known: Categories,
+    build: Callable[[int], nn.Module],
+) -> None:
+    """A new network, for the wanted classes, begins with the weights of the model."""
+    same = classes.shared(known, wanted)
+    if left := [name for label, name in enumerate(wanted.names) if label not in same]:
+        log.info("the model does not know these classes, which begin from chance: %s", ", ".join(left))
+    if left or same != {label: label for label in range(len(known))}:
+        wider = build(len(known) + 1).state_dict()
+        weights = classes.moved(weights, module.state_dict(), wider, same=same, known=len(known))
+    module.load_state_dict(weights)
+
+
+def _of_size(entry: Entry, config: Any, classes: int) -> nn.Module:
+    return cast(nn.Module, entry.build(replace(config, num_classes=classes)))
 
 
 def _config(entry: Entry, about: About) -> Any:

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskwise import checkpoint, optimization, reproducible
+from maskwise.categories import Categories
 from maskwise.checkpoint import About, Checkpoint
 from maskwise.data.loader import Batch, Loader
 from maskwise.data.source import Source
@@ -61,15 +62,25 @@ OF_NO_WEIGHT = ("device", "data.workers", "watch.save_steps", "watch.log_steps",
 """What may be another when a run goes on: no weight depends on it."""
 
 
+Begin = Callable[[nn.Module, Categories], None]
+"""Gives a new network the weights that it begins with."""
+
+
 class CannotGoOn(RuntimeError):
     """Training has met what it cannot pass. What it had reached is in the last checkpoint."""
 
 
 def train(
-    run: Run[Any], folder: Path, *, methods: Mapping[str, Entry] = METHODS, resume: bool = False, exist_ok: bool = False
+    run: Run[Any],
+    folder: Path,
+    *,
+    methods: Mapping[str, Entry] = METHODS,
+    begin: Begin | None = None,
+    resume: bool = False,
+    exist_ok: bool = False,
 ) -> Path:
     """Train, or with `resume` go on with the run in the folder. Returns the best weights by mask AP, else the last."""
-    if run.begins_with is not None and methods is METHODS:  # `Model.train` brings its own, with its weights
+    if run.begins_with is not None and begin is None:
         raise ValueError("this run begins with the weights of a model; name it with --model, or use Model.train")
     world = from_environment(os.environ)
     with (
@@ -81,7 +92,7 @@ def train(
         going_on = resume and checkpoint.any_in(folder / "state")
         if world.is_main:  # the others meet it before they write anything
             clear(folder) if going_on else prepare(folder, exist_ok=exist_ok, resume=resume)
-        t = _begin(run, folder, world, methods)
+        t = _begin(run, folder, world, methods, begin)
         with t.book, t.loader:
             _resume(t) if going_on else _describe(t)
             while not t.finished:
@@ -150,12 +161,15 @@ class _Training:
         )
 
 
-def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entry]) -> _Training:
+def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entry], begin: Begin | None) -> _Training:
     """The same on all ranks, up to the chance that each has for itself."""
     on, found, optim = device(world, run.device), sources(run.data), run.optim
     reproducible.seed(run.seed)
     run = run.fitted(found.categories)
-    model = synchronised(world, _module(methods, run).to(on), on)
+    module = _module(methods, run)
+    if begin is not None:
+        begin(module, found.categories)
+    model = synchronised(world, module.to(on), on)
     wrapped = model if world.size == 1 else _averaging(model, on)
     learned = _batches(run, found.train, folder, world, on)
     reproducible.seed(run.seed + world.rank)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from small import CLASSES, batch, small
 
+from maskwise.categories import Categories
 from maskwise.masks import Masks
 from maskwise.methods import METHODS
 from maskwise.structures import Images, Targets
+from maskwise.weights import classes
 
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Method and test, and why it cannot keep this promise."""
@@ -246,6 +248,30 @@ def test_the_same_question_gets_the_same_answer_also_after_saving(name, tmp_path
         assert torch.equal(found.boxes, first.boxes)
         assert torch.equal(found.mask_scores, first.mask_scores)
         assert torch.equal(found.masks.bits, first.masks.bits)
+
+
+WITH_CLASSES = [(name, {}) for name in METHODS if METHODS[name].family != "proposals"]
+WITH_CLASSES += [("mask_rcnn", {"mask_loss": "softmax"}), ("ms_rcnn", {"quality_input": "all_classes"})]
+
+
+@pytest.mark.parametrize(("name", "options"), WITH_CLASSES, ids=str)
+def test_weights_of_classes_go_on_under_another_order(name, options):
+    known, wanted = (Categories(names=tuple(names)) for names in ("abcdefgh", "hbadfceg"))
+    model, other = small(name, **options).eval(), small(name, **options).eval()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    states = model.state_dict(), other.state_dict(), small(name, num_classes=CLASSES + 1, **options).state_dict()
+    other.load_state_dict(classes.moved(*states, same=classes.shared(known, wanted), known=CLASSES))
+    one, again = (network.predict(batch(count=1)[0])[0] for network in (model, other))
+    ranked, again = one[_ranked(one)], again[_ranked(again)]
+    assert [known.names[i] for i in ranked.labels] == [wanted.names[i] for i in again.labels]
+    torch.testing.assert_close(again.boxes, ranked.boxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(again.mask_scores, ranked.mask_scores, rtol=1e-4, atol=1e-5)
+
+
+def _ranked(found):
+    return (found.boxes.sum(1) + 1000 * found.mask_scores).argsort()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,0 +1,51 @@
+"""Weights of a model that goes on to learn from other data: what belongs to a class goes by its name."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from maskwise.categories import Categories
+
+State = Mapping[str, Tensor]
+
+
+def shared(known: Categories, wanted: Categories) -> dict[int, int]:
+    """Labels of the wanted classes that are known, and those of the same names there.
+
+    A class that is alone is another that is alone, whatever they are called: 'cell' and 'nucleus'.
+    """
+    if len(known) == len(wanted) == 1:
+        return {0: 0}
+    place = {name: label for label, name in enumerate(known.names)}
+    return {label: place[name] for label, name in enumerate(wanted.names) if name in place}
+
+
+def moved(weights: State, new: State, wider: State, *, same: Mapping[int, int], known: int) -> dict[str, Tensor]:
+    """What a network of other classes begins with: of each class that is the same, and of what has no class.
+
+    new: its own weights, which the other classes keep.
+    wider: those of a network with one class more than the `known` ones. What is longer there belongs to classes.
+    """
+    return {name: _moved(weights[name].to(own), own, wider[name], same, known) for name, own in new.items()}
+
+
+def _moved(value: Tensor, own: Tensor, wider: Tensor, same: Mapping[int, int], known: int) -> Tensor:
+    axis = next((axis for axis in range(value.ndim) if wider.size(axis) > value.size(axis)), None)
+    if axis is None:
+        return value
+    each = wider.size(axis) - value.size(axis)
+    others = value.size(axis) - each * known
+    (classes, kept), (mine, _) = _parted(value, axis, others), _parted(own, axis, others)
+    to, source = (torch.tensor(list(labels), dtype=torch.int64, device=own.device) for labels in (same, same.values()))
+    rows = classes.unflatten(axis, (-1, each)).index_select(axis, source)
+    told = mine.unflatten(axis, (-1, each)).index_copy(axis, to, rows).flatten(axis, axis + 1)
+    return torch.cat((told, kept) if axis == 0 else (kept, told), axis)
+
+
+def _parted(value: Tensor, axis: int, others: int) -> tuple[Tensor, Tensor]:
+    """What belongs to classes, and the rest: background comes after the classes that a head tells, features before the
+    classes that it is shown."""
+    cut = value.size(axis) - others if axis == 0 else others
+    first, last = value.tensor_split([cut], axis)
+    return (first, last) if axis == 0 else (last, first)
