@@ -177,6 +177,15 @@ def test_pictures_are_predicted_on_first(home, capsys, monkeypatch):
     review("in", "--exist-ok", capsys=capsys, code=3)
 
 
-@pytest.mark.parametrize("words", [["--most", "0"], ["--truth", "nowhere"]])
-def test_wrong_usage_is_refused(words, home, capsys):
-    assert "maskwise review: " in review(home / "out", *words, capsys=capsys, code=2).err
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--most", "0"], "--most: "),
+        (["--truth", "nowhere"], "nowhere: "),
+        (["--model", "x", "--conf", "0"], "--model and --conf: for pictures; these are predictions"),
+        (["--device", "cpu"], "--device: for pictures"),
+        (["--split", "val"], "--split val: part of the --truth, and there is none"),
+    ],
+)
+def test_wrong_usage_is_refused(words, complaint, home, capsys):
+    assert f"maskwise review: {complaint}" in review(home / "out", *words, capsys=capsys, code=2).err

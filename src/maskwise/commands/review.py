@@ -39,9 +39,9 @@ def review(
         tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: beside the predictions, or review)"),
     ] = None,
     most: int = 200,
-    model: Annotated[str, tyro.conf.arg(metavar="MODEL")] = "nuclei",
-    conf: float = 0.5,
-    device: str = "auto",
+    model: Annotated[str | None, tyro.conf.arg(metavar="MODEL", help_behavior_hint="(default: nuclei)")] = None,
+    conf: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.5)")] = None,
+    device: Annotated[str | None, tyro.conf.arg(metavar="STR", help_behavior_hint="(default: auto)")] = None,
     exist_ok: Flag = False,
     json: Flag = False,
 ) -> int:
@@ -66,10 +66,12 @@ def review(
     if most < 1:
         raise ValueError(f"--most: expected at least 1, got {most}")
     folder, code = Path(source), 0
+    is_there = (folder / ABOUT).is_file()
+    _refuse_unheeded(is_there, truth, split=split, model=model, conf=conf, device=device)
     if out is not None and out.resolve() != folder.resolve() and not exist_ok:
         _refuse_another(out)
     known = None if truth is None else Truth.of(open_data(truth, split=split))
-    if not (folder / ABOUT).is_file():
+    if not is_there:
         folder = out or Path("review")
         code = _predict(source, folder, model, conf, device, exist_ok=exist_ok)
     doubts = rank(results(folder), known)
@@ -83,6 +85,17 @@ def review(
     return code
 
 
+def _refuse_unheeded(
+    is_there: bool, truth: Path | None, *, split: str | None, **of_pictures: str | float | None
+) -> None:
+    """What would change nothing: there are predictions already, or no truth."""
+    given = [f"--{name}" for name, value in of_pictures.items() if value is not None]
+    if is_there and given:
+        raise ValueError(f"{' and '.join(given)}: for pictures; these are predictions, which were made with their own")
+    if split is not None and truth is None:
+        raise ValueError(f"--split {split}: part of the --truth, and there is none")
+
+
 def _refuse_another(out: Path) -> None:
     """Beside its own predictions a review is written anew; elsewhere it may be of others."""
     for name in (PAGE, TABLE):
@@ -90,12 +103,15 @@ def _refuse_another(out: Path) -> None:
             raise ValueError(f"{out / name} exists already; choose another --out, or allow it with --exist-ok")
 
 
-def _predict(source: str, out: Path, model: str, conf: float, device: str, *, exist_ok: bool) -> int:
+def _predict(
+    source: str, out: Path, model: str | None, conf: float | None, device: str | None, *, exist_ok: bool
+) -> int:
     """Without further outputs. The exit code."""
     from maskwise.commands.predict import chosen_options, job, wanted, watched
     from maskwise.model import load
 
-    options = chosen_options(min_score=conf)
+    model, device = "nuclei" if model is None else model, "auto" if device is None else device
+    options = chosen_options(min_score=0.5 if conf is None else conf)
     named = wanted([source], options.max_pixels, out=out)
     done = watched(
         load(model, device=device), named, job(out, model, named.sources, options, save=(), exist_ok=exist_ok)
