@@ -525,6 +525,7 @@ def test_the_command_reads_coco_files(files, comparison, capsys):
         (["run", "--truth", "a.json", "--results", "b.json"], "expected the folder of a run, or both"),
         (["nowhere"], "run.json: cannot be read"),
         (["run", "--title", "x"], "--title: for --truth and --results; a run has its own"),
+        (["run", "--max-dets", "100"], "--max-dets: for --truth and --results; a run has its own"),
         (["run", "--images", "x", "--title", "x"], "--images and --title: for --truth and --results"),
         (["run", "--out", ".", "--exist-ok"], ". is a folder: name a file in it, such as report.html"),
     ],

@@ -30,7 +30,7 @@ def report(
     title: Annotated[
         str | None, tyro.conf.arg(metavar="WORDS", help_behavior_hint="(default: the name of the results)")
     ] = None,
-    max_dets: Annotated[int, tyro.conf.arg(metavar="N")] = 100,
+    max_dets: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 100)")] = None,
     exist_ok: Flag = False,
 ) -> int:
     """Write a page about what was found beside the truth: one file, to be opened in any browser.
@@ -49,7 +49,8 @@ def report(
     from maskwise.report.page import check_free
 
     if run is not None and truth is None and results is None:
-        if given := [name for name, value in (("--images", images), ("--title", title)) if value is not None]:
+        of_files = (("--images", images), ("--title", title), ("--max-dets", max_dets))
+        if given := [name for name, value in of_files if value is not None]:
             raise ValueError(f"{' and '.join(given)}: for --truth and --results; a run has its own")
         from maskwise.report.run_folder import write
 
@@ -61,7 +62,7 @@ def report(
         raise ValueError("expected the folder of a run, or both --truth and --results")
     out = out or Path("report.html")
     check_free(out, exist_ok=exist_ok)
-    print(_of_files(truth, results, images, out, title or results.stem, max_dets))
+    print(_of_files(truth, results, images, out, title or results.stem, 100 if max_dets is None else max_dets))
     return 0
 
 
