@@ -90,6 +90,7 @@ def test_none_can_be_read(home, capsys):
         (["in/*.tif"], "no pictures there"),
         (["in", "--save", "cocoa"], "did you mean 'coco'"),
         (["in", "--conf", "7"], "--conf: expected a number from 0 to 1, got 7"),
+        (["in", "--max-pixels", "0"], "--max-pixels: expected at least 1, got 0"),
         (["in", "--min-quality", "7"], "--min-quality: expected"),
         (["in", "--classes", "Spots"], "unknown category 'Spots'; did you mean 'spot'?"),
         (["nowhere.png", "neither.png"], "no such file: nowhere.png, neither.png"),

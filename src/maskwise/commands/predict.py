@@ -129,7 +129,7 @@ def predict(
         max_det=reporting.max_det,
         batch=looking.batch,
         tile=None if looking.tile == "none" else looking.tile,
-        max_pixels=looking.max_pixels or MAX_PIXELS,
+        max_pixels=MAX_PIXELS if looking.max_pixels is None else looking.max_pixels,
     )
     named = wanted(sources, options.max_pixels, stdin=stdin, out=writing.out)
     kinds, loaded = chosen(writing.save), load(model, device=looking.device)
