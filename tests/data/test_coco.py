@@ -473,7 +473,7 @@ def test_sides_of_keypoints(dataset, names, expected):
 
 def test_numbers_as_tables_write_them(dataset):
     row = entry(5.0, image_id=1.0, category_id=1.0)
-    picture = {"id": 1.0, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
+    picture = {"id": 1.0, "file_name": "a.png", "height": float(SIZE[0]), "width": float(SIZE[1])}
     data = dataset([row], [picture], [{"id": 1.0, "name": "cell", "supercategory": "x"}])
     assert found(data) == []
     assert (data.categories.ids, data[0].id, data[0].labelled().ids) == ((1,), 1, (5,))

@@ -93,6 +93,19 @@ def test_boxes_alone_and_masks_alone():
         compare(data(), [box], "segm")
 
 
+def as_tables_write(rows):
+    """7 is 7.0."""
+    return [{name: float(v) if type(v) is int else v for name, v in row.items()} for row in rows]
+
+
+def test_ids_with_a_point_are_those_without():
+    truth = {table: as_tables_write(rows) for table, rows in data().items()}
+    pairs = compare(truth, as_tables_write([good()])).pairs
+    assert str(pairs) == str(compare(data(), [good()]).pairs)
+    assert {type(pair.image) for pair in pairs} == {int}
+    assert [len(pair.found) for pair in pairs] == [0, 1]
+
+
 def test_keypoints():
     truth = data()
     truth["categories"][1]["keypoints"] = ["head", "foot"]
@@ -292,6 +305,12 @@ def loaded(tmp_path, written, names=("val/one.png", "two.png")):
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "found.json").write_text(json.dumps(written))
     return load_comparison(tmp_path / "gt.json", tmp_path / "found.json")
+
+
+def test_a_data_set_with_scores_may_have_ids_with_a_point(tmp_path):
+    written = predicted("one.png", "two.png")
+    pairs = loaded(tmp_path, {table: as_tables_write(rows) for table, rows in written.items()}).pairs
+    assert str(pairs) == str(loaded(tmp_path, written).pairs)
 
 
 @pytest.mark.parametrize("names", [("val/one.png", "two.png"), ("one.png", "photos/two.png")])

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from maskwise.categories import told_apart
+from maskwise.data.formats.json_file import whole
 
 Id: TypeAlias = int | str
 Row: TypeAlias = Mapping[str, object]
@@ -44,7 +45,7 @@ def _rows(data: Row, table: str, where: str) -> list[Row]:
 
 
 def _known(row: Row, field: str, ids: Mapping[Id, Id], where: str) -> Id:
-    value = row.get(field)
+    value = whole(row.get(field))
     if not isinstance(value, int | str) or value not in ids:
         raise ValueError(f"{where}: an annotation has the {field} {value!r}, which the file itself does not list")
     return ids[value]
@@ -109,12 +110,12 @@ def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
 
 def _used(data: Row, where: str) -> set[Id]:
     """Ids of the categories that annotations have."""
-    stated = [row.get("category_id") for row in _rows(data, "annotations", where)]
+    stated = [whole(row.get("category_id")) for row in _rows(data, "annotations", where)]
     return {id_ for id_ in stated if isinstance(id_, int | str)}
 
 
 def _id(row: Row, where: str) -> Id:
-    id_ = row.get("id")
+    id_ = whole(row.get("id"))
     if not isinstance(id_, int | str):
         raise ValueError(f"{where}: an image or a category has no id: {id_!r}")
     return id_

@@ -122,7 +122,7 @@ class _Entry:
             raise ValueError(f"{self.where}: {error}") from None
 
     def look_up(self, name: str, known: Mapping[int | str, T]) -> T:
-        value = self.get(name)
+        value = json_file.whole(self.get(name))
         if not isinstance(value, int | str) or value not in known:
             raise ValueError(f"{self.where}: unknown {name} {value!r}: none of the {len(known)} of the ground truth")
         return known[value]
@@ -156,7 +156,7 @@ class _Known:
     def read(cls, categories: Categories, images: list[_Entry]) -> "_Known":
         by_id: dict[int | str, tuple[int, int]] = {}
         for entry in images:
-            id_ = entry.get("id")
+            id_ = json_file.whole(entry.get("id"))
             if not isinstance(id_, int | str) or id_ in by_id:
                 raise ValueError(f"{entry.where}: 'id' must be a number or text that no other image has, got {id_!r}")
             by_id[id_] = entry.extent("height"), entry.extent("width")

@@ -15,7 +15,7 @@ import torch
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Id, Item, Written
 from maskwise.data.formats import json_file
-from maskwise.data.formats.coco_annotation import MIDDLE, whole
+from maskwise.data.formats.coco_annotation import MIDDLE
 from maskwise.data.formats.coco_files import Pictures, annotation_files, choose, is_coco
 from maskwise.data.formats.coco_index import (
     Problems,
@@ -58,7 +58,7 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
     problems = Problems(path.name if root.is_file() else relative(root, path))
     images = usable_images(entries(content, "images", problems), problems)
     annotations = entries(content, "annotations", problems)
-    used = Counter(id_ for entry in annotations if isinstance(id_ := whole(entry.get("category_id")), int))
+    used = Counter(id_ for entry in annotations if isinstance(id_ := json_file.whole(entry.get("category_id")), int))
     categories = read_categories(entries(content, "categories", problems), used, problems)
     pictures = Pictures.of(root, path, split, [str(entry["file_name"]) for entry in images])
     packed = read_rows(annotations, images, categories, problems)

@@ -213,11 +213,6 @@ def is_number(value: object) -> bool:
         return False
 
 
-def whole(value: object) -> object:
-    """A number as it is counted with: tables write 7.0 for 7."""
-    return int(value) if type(value) is float and value.is_integer() else value
-
-
 def _keypoints(rows: Sequence[tuple[Row, Complain]], count: int) -> Float[Tensor, "n k 3"]:
     """Zeros, which mean not labelled, where an annotation has none."""
     points = np.zeros((len(rows), count, 3), np.float32)

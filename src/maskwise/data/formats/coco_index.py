@@ -14,8 +14,9 @@ from typing import cast
 from maskwise.categories import Categories, told_apart
 from maskwise.data.dataset import Id, Labelled, Problem, Record, Severity
 from maskwise.data.formats import coco_annotation
-from maskwise.data.formats.coco_annotation import Row, Source, is_number, pack, whole
+from maskwise.data.formats.coco_annotation import Row, Source, is_number, pack
 from maskwise.data.formats.coco_files import Pictures
+from maskwise.data.formats.json_file import whole
 from maskwise.rle import Size
 
 MOST_PIXELS = 1 << 30
@@ -161,7 +162,7 @@ def usable_images(rows: Sequence[Entry], problems: Problems) -> list[Entry]:
 
 def _size(entry: Entry, problems: Problems) -> Size | None:
     """Height and width; None where the picture must be asked."""
-    height, width = entry.get("height"), entry.get("width")
+    height, width = whole(entry.get("height")), whole(entry.get("width"))
     if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 and height * width <= MOST_PIXELS:
         return height, width
     message = f"height and width are {height!r:.40} and {width!r:.40}; taken from the picture"

@@ -13,7 +13,8 @@ import torch
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id, Item, Severity
 from maskwise.data.formats import json_file
-from maskwise.data.formats.coco_annotation import MIDDLE, is_number, mask_of, whole
+from maskwise.data.formats.coco_annotation import MIDDLE, is_number, mask_of
+from maskwise.data.formats.json_file import whole
 from maskwise.masks import Masks
 from maskwise.rle import RLE, Size, Window
 from maskwise.structures import Instances

@@ -39,6 +39,11 @@ def text(value: object, **options: Any) -> str:
     return plain
 
 
+def whole(value: object) -> object:
+    """A number as it is counted with: tables write 7.0 for 7."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def first_keys(path: Path) -> frozenset[str]:
     """Names of fields at the beginning of the file, at any depth; none where it is no JSON object."""
     try:
