@@ -413,6 +413,15 @@ def test_round_trip(truth, seed, count, kind):
     assert torch.equal(read.targets.boxes, targets.boxes)
 
 
+def test_stated_boxes_stay_those_that_are_judged_by(dataset, tmp_path):
+    data = dataset([entry(1, bbox=[3.5, 4.25, 6.75, 8.5]), entry(2)])
+    coco.write(tmp_path / "out", data.categories, [Item.of(data[0], picture=False)])
+    before, after = (one[0].labelled() for one in (data, coco.read(tmp_path / "out")))
+    assert after.truth().boxes.tolist() == [[3.5, 4.25, 10.25, 12.75], [4, 4, 10, 12]]
+    assert after.truth().boxes.equal(before.truth().boxes)
+    assert after.targets.boxes.equal(before.targets.boxes)
+
+
 def test_polygons_where_there_are_no_holes(tmp_path):
     ring = np.ones((5, 5), bool)
     ring[2, 2] = False

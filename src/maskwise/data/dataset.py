@@ -221,7 +221,7 @@ class Item:
         return cls(
             name=record.name,
             size=read.targets.masks.size,
-            labelled=read.targets if read.scores is None else read.instances(),
+            labelled=read.truth() if read.scores is None else read.instances(),
             image=record.path if picture else None,
             link=link,
             id=record.id,

@@ -2,7 +2,8 @@
 
 Holds everything that `Targets` have but depth, tracks and parts. Predictions are written with `score` (the mask score),
 `class_score` and `quality` beside each annotation, and read back; a list of results is for `coco_results`. `bbox` is
-that of the mask, as everywhere in COCO; the predicted one is `predicted_bbox`, and is not read back.
+that of the mask, as everywhere in COCO, or what the file that is converted stated; the predicted one is
+`predicted_bbox`, and is not read back.
 """
 
 from collections import Counter
