@@ -530,7 +530,7 @@ def test_predictions_survive_as_a_data_set_and_as_results(found, seed, count):
             assert torch.equal(getattr(read, field), getattr(instances, field))
 
 
-def test_keypoints_of_results_are_cocos_pixels_in_the_file_and_places_here(tmp_path):
+def test_keypoints_of_predictions_are_cocos_pixels_in_the_file_and_places_here(tmp_path):
     """The middle of the first pixel is 0 there and 0.5 here."""
     people = Categories(names=("person",), keypoints=("nose", "tail"))
     points = torch.tensor([[[0.5, 2.25, 0.9], [7.5, 3.5, -1.5]]])
@@ -543,10 +543,14 @@ def test_keypoints_of_results_are_cocos_pixels_in_the_file_and_places_here(tmp_p
         masks=Masks.from_dense(torch.ones(1, *SIZE, dtype=torch.bool)),
         keypoints=points,
     )
-    path = write_results(tmp_path / "r.json", people, [Item(name="a.png", size=SIZE, labelled=found, id=1)])
+    item = Item(name="a.png", size=SIZE, labelled=found, id=1)
+    path = write_results(tmp_path / "r.json", people, [item])
     [written] = json.loads(path.read_text())
     assert written["keypoints"] == pytest.approx([0, 1.75, 0.9, 7, 3, -1.5])
     torch.testing.assert_close(read_results(path, people, {1: SIZE})[1].keypoints, points)
+    coco.write(tmp_path / "set", people, [item])
+    again = Item.of(coco.read(tmp_path / "set")[0])
+    torch.testing.assert_close(again.labelled.keypoints, points)
 
 
 def result(**change):

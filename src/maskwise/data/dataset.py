@@ -94,6 +94,7 @@ class Labelled:
             scores=self.scores.scores,
             quality=self.scores.quality,
             mask_scores=self.scores.mask_scores,
+            keypoints=self.targets.keypoints,
         )
         return found.ranked()
 

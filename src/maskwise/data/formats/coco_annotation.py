@@ -224,7 +224,8 @@ def _keypoints(rows: Sequence[tuple[Row, Complain]], count: int) -> Float[Tensor
             complain("bad-keypoints", f"expected {3 * count} finite numbers (x, y, visibility); left out", "warning")
         else:
             place[:] = numbers.reshape(count, 3)
-            place[place[:, 2] > 0] += MIDDLE
+            is_found = row.scores is not None  # the third number is a score then, and may be negative
+            place[(place[:, 2] > 0) | is_found] += MIDDLE
     return torch.from_numpy(points)
 
 
