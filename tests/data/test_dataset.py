@@ -111,6 +111,13 @@ def test_opens_what_it_wrote_and_says_why(tmp_path, name, picture, truth, caplog
     assert [open_data(tmp_path / "out", format=name, split=data.split).format] == [name]
 
 
+@pytest.mark.parametrize("name", ["yolo", "voc", "label_map", "mask_folder"])
+def test_a_picture_that_its_reader_would_not_see_is_not_written(tmp_path, name):
+    item = Item(name="images/frame.0001", size=(2, 2), labelled=Targets.none((2, 2)))
+    with pytest.raises(ValueError, match=r"images/frame.0001: expected the name of a picture, such as frame\.png"):
+        FORMATS[name].write(tmp_path, Categories(names=("a",)), [item])
+
+
 def test_refuses_what_is_unclear(tmp_path, truth):
     with pytest.raises(ValueError, match="no such file"):
         open_data(tmp_path / "none")

@@ -28,7 +28,7 @@ from maskwise.data.formats.folders import (
     subfolders,
 )
 from maskwise.data.formats.painting import numbers, paint, unheld
-from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.sidecars import (
     LABELS_FILE,
     Row,
@@ -112,6 +112,7 @@ def write(
     for item in items:
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
+        refuse_unknown_suffix(item, name)
         own = numbers(item, most=MOST)
         shown, lost = paint(item.labelled, own)
         losses += lost + unheld(item.labelled, held=("scores", "crowd flags"))

@@ -30,7 +30,7 @@ from maskwise.data.formats.folders import (
     subfolders,
 )
 from maskwise.data.formats.painting import unheld, white, write_png
-from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.sidecars import CATEGORIES_FILE, OBJECT, read_categories, write_categories
 from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
 from maskwise.masks import Masks
@@ -103,6 +103,7 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     for item in items:
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
+        refuse_unknown_suffix(item, name)
         losses += unheld(item.labelled, held=("crowd flags",))
         files += put_picture(item, home / "images" / name)
         _clear(home / "masks" / key, files)

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from maskwise.data.dataset import Item
 from maskwise.data.files import beside, replacing
-from maskwise.data.images import read_image, write_image
+from maskwise.data.images import IMAGE_SUFFIXES, read_image, write_image
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "rgb", "jpegimages", "leftimg8bit")
 
@@ -17,6 +17,12 @@ def inner_name(name: str, split: str) -> PurePosixPath:
     if split in kept[:1] and len(kept) < len(path.parts) - 1:
         kept = kept[1:]
     return PurePosixPath(*kept, path.name)
+
+
+def refuse_unknown_suffix(item: Item, name: PurePosixPath) -> None:
+    """Where readers look through a folder they know pictures by their suffix."""
+    if name.suffix.lower() not in IMAGE_SUFFIXES:
+        raise ValueError(f"{item.name}: expected the name of a picture, such as {name.with_suffix('').as_posix()}.png")
 
 
 def put_picture(item: Item, target: Path) -> list[Path]:

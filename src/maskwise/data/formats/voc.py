@@ -23,7 +23,7 @@ from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Writ
 from maskwise.data.files import replacing
 from maskwise.data.formats.folders import Pair, by_key, one_split, read_ids, relative, visible
 from maskwise.data.formats.painting import numbers, paint, unheld, write_png
-from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.images import ImageReadError, read_image, read_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Targets
@@ -98,6 +98,7 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         key = claim(listed, name.with_suffix("").as_posix(), item)
         if key != key.strip() or "\n" in key:
             raise ValueError(f"{item.name!r}: a list of names, one a line, cannot hold this one")
+        refuse_unknown_suffix(item, name)
         files += put_picture(item, root / "JPEGImages" / name)
         maps, lost = _maps(item, ids)
         losses += lost

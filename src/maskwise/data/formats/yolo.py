@@ -31,9 +31,9 @@ from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import one_split, relative, visible
 from maskwise.data.formats.painting import unheld
-from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.rings import FARTHEST, one_ring, usable
-from maskwise.data.images import IMAGE_SUFFIXES, image_size, list_images
+from maskwise.data.images import image_size, list_images
 from maskwise.masks import Masks
 from maskwise.outlines import Polygon
 from maskwise.rle import Size, Window
@@ -105,8 +105,7 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     for item in items:
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
-        if name.suffix.lower() not in IMAGE_SUFFIXES:
-            raise ValueError(f"{item.name}: expected the name of a picture, such as {key}.png")
+        refuse_unknown_suffix(item, name)
         files += put_picture(item, root / "images" / split / name)
         lines, lost = _lines(item)
         losses += lost
