@@ -25,7 +25,7 @@ from maskwise.evaluate.validation import compare, limited, renamed, validation
 from maskwise.masks import Masks
 from maskwise.methods import METHODS
 from maskwise.model import digest, load
-from maskwise.recipes.chosen import chosen
+from maskwise.recipes.chosen import changed, chosen
 from maskwise.recipes.run import Files
 from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
 from maskwise.recipes.table import RECIPES
@@ -412,6 +412,14 @@ def test_val_reads_the_classes_of_the_data_by_their_names(trained, tmp_path, cap
     odd = write_scenes(tmp_path / "odd", categories=other, val=2)
     assert cli.main(["val", "--model", str(folder), "--data", str(odd), "--workers", "0"]) == 2
     assert "the data has classes that the model does not know: no such shape" in capsys.readouterr().err
+
+
+def test_val_reads_other_data_in_the_format_that_it_has(trained, tmp_path):
+    of_coco = changed(chosen("ms_rcnn_facades", data="coco"), ["data.source.format=coco"])
+    Path("run.json").write_text(json.dumps(of_coco.to_json()))
+    data = write_scenes(tmp_path / "data", format="labelme", val=2)
+    words = ["--recipe", "run.json", "--data", str(data), "--workers", "0"]
+    assert told("val", "--model", str(trained[0]), *words)["images"] == 2
 
 
 # Lists

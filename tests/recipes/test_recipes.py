@@ -5,11 +5,14 @@ from dataclasses import replace
 import pytest
 
 from maskwise.categories import Categories
+from maskwise.data.dataset import Item
+from maskwise.data.formats.table import FORMATS
 from maskwise.methods import METHODS
 from maskwise.recipes.chosen import changed, chosen, needs_data, stretched, summary
 from maskwise.recipes.run import Files, Run, Schedule, differences
 from maskwise.recipes.stored import from_json
 from maskwise.recipes.table import RECIPES
+from maskwise.structures import Targets
 
 WRITTEN = [name for name in RECIPES if name != "own"]  # which looks at the data first: see test_own.py
 CONFIGS = {name: entry.config for name, entry in METHODS.items()}
@@ -86,6 +89,17 @@ def test_a_run_that_was_saved_is_a_recipe_too(tmp_path):
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(ValueError, match=r"run\.json: "):
         chosen(str(tmp_path))
+
+
+def test_other_data_has_its_own_format_unless_it_may_have_that_of_the_run(tmp_path):
+    item = Item(name="a.png", size=(2, 2), labelled=Targets.none((2, 2)))
+    for name, format in (("coco", "coco"), ("yolo", "yolo"), ("both", "yolo"), ("both", "coco")):
+        FORMATS[format].write(tmp_path / name, Categories(names=("a",)), [item])
+    run = RECIPES["ms_rcnn_facades"](data=str(tmp_path / "coco"))
+    run = changed(run, ["data.source.format=coco"])
+    (tmp_path / "run.json").write_text(json.dumps(run.to_json()))
+    again = [chosen(str(tmp_path / "run.json"), data=str(tmp_path / name)) for name in ("coco", "yolo", "both")]
+    assert [one.data.source.format for one in again] == ["coco", None, "coco"]
 
 
 def test_any_field_can_be_changed():

@@ -156,6 +156,7 @@ def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: 
     """The data that is named, else what the run is judged by: its own data is that, also where it is named."""
     from maskwise.data.scenes import Scenes
     from maskwise.recipes.run import Files, Synthetic
+    from maskwise.recipes.sources import format_elsewhere
 
     known = None if run is None else run.data.source
     if data == SCENES and not Path(SCENES).exists():
@@ -163,7 +164,8 @@ def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: 
     elif data is None or (isinstance(known, Files) and Path(data).resolve() == Path(known.path).resolve()):
         source = known
     else:
-        source = Files(path=data, format=known.format if isinstance(known, Files) else None, val=None)
+        format = format_elsewhere(known, data) if isinstance(known, Files) else None
+        source = Files(path=data, format=format, val=None)
     if source is None:
         raise ValueError("nothing to judge by: say --data PATH, --data scenes, or --recipe RECIPE")
     if isinstance(source, Synthetic):

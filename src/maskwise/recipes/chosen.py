@@ -14,6 +14,7 @@ from typing import Any
 
 from maskwise.methods import METHODS, Entry
 from maskwise.recipes.run import Files, Run, Schedule
+from maskwise.recipes.sources import format_elsewhere
 from maskwise.recipes.stored import Json, refuse_unknown
 from maskwise.recipes.table import RECIPES, Recipe
 
@@ -70,7 +71,8 @@ def _on(run: Run[Any], name: str, data: str | None) -> Run[Any]:
         return run
     if not isinstance(run.data.source, Files):
         raise ValueError(f"{name} makes its own data, --data {data} has no meaning for it")
-    return replace(run, data=replace(run.data, source=replace(run.data.source, path=data)))
+    source = replace(run.data.source, path=data, format=format_elsewhere(run.data.source, data))
+    return replace(run, data=replace(run.data, source=source))
 
 
 # Changes

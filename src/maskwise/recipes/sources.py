@@ -11,7 +11,7 @@ from maskwise.data.dataset import DataSet, crowds_as_instances
 from maskwise.data.failures import BadFiles
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.loader import Loader
-from maskwise.data.open import detected, open_data
+from maskwise.data.open import candidates, detected, open_data
 from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.split import held_out
 from maskwise.data.transforms import HorizontalFlip, VerticalFlip, compose
@@ -62,6 +62,11 @@ def without_those_learned_from(source: Files) -> DataSet:
     if judged is None:
         raise ValueError(f"{source.path}: too few pictures, none was held out: say with --split what to judge by")
     return judged
+
+
+def format_elsewhere(source: Files, path: str) -> str | None:
+    """The format that a run names is that of its own data: of other data only where that may have it, too."""
+    return source.format if source.format in candidates(Path(path)) else None
 
 
 def opened_split(source: Files, wanted: str | None) -> DataSet:
