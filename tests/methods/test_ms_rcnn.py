@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from small import batch, small
+from small import CLASSES, batch, small
+from torch.nn.functional import max_pool2d
 
 from maskwise.data.scenes import Scenes
 from maskwise.masks import Masks
+from maskwise.methods import mask_rcnn
 from maskwise.parts.mask_head import mask_iou, share_inside
 from maskwise.parts.mask_head import mask_iou_loss as loss
 from maskwise.parts.roi import Regions
@@ -84,6 +86,19 @@ def test_several_classes_of_a_region_teach_in_half_the_precision_too(classes):
     with torch.autocast("cpu", torch.bfloat16):
         loss = small("ms_rcnn", quality_classes=classes)(*batch(count=1))["mask_iou"]
     assert loss > 0
+
+
+@pytest.mark.parametrize("mask_loss", ["sigmoid", "softmax"])
+def test_of_all_classes_the_head_sees_the_masks_that_would_be_drawn(mask_loss):
+    model = small("ms_rcnn", quality_input="all_classes", mask_loss=mask_loss).eval()
+    told, shown = [], []
+    model.mask.head.register_forward_hook(lambda _, __, logits: told.append(logits))
+    model.mask.iou.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    model.predict(batch(count=1)[0])
+    (logits,), (seen,) = told, shown
+    for label in range(CLASSES):
+        drawn = mask_rcnn.probabilities(model.cfg, logits, torch.full((len(logits),), label))
+        torch.testing.assert_close(seen[:, label - CLASSES], max_pool2d(drawn, 2))
 
 
 @pytest.mark.long

@@ -353,6 +353,11 @@ def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Ten
     return own(logits.softmax(1), labels) if cfg.mask_loss == "softmax" else of_class(cfg, logits, labels).sigmoid()
 
 
+def of_all_classes(cfg: Config, logits: Float[Tensor, "n c m m"]) -> Float[Tensor, "n k m m"]:
+    """Probabilities, without that of the background where classes compete."""
+    return logits.softmax(1)[:, :-1] if cfg.mask_loss == "softmax" else logits.sigmoid()
+
+
 # --- how the variants are put together
 
 

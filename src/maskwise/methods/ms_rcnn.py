@@ -98,7 +98,7 @@ class ScoredMaskBranch(nn.Module):
             case "multiplied":
                 x = features * F.max_pool2d(mask, 2)
             case "all_classes":
-                x = torch.cat([features, F.max_pool2d(logits[:, : self.cfg.num_classes].sigmoid(), 2)], 1)
+                x = torch.cat([features, F.max_pool2d(mask_rcnn.of_all_classes(self.cfg, logits), 2)], 1)
             case "unpooled":
                 x = torch.cat([self._detached(self.pool.at(28)(levels, regions), "features"), mask], 1)
             case "mask_only":
