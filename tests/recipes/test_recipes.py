@@ -124,6 +124,10 @@ def test_any_field_can_be_changed():
         ("data.view.3.short=1", r"run.data.view: expected a number below 1, got '3'"),
         ("seed.x=1", "run.seed: has no fields, it is 0"),
         ("data.batch=0", "batch: expected at least 1, got 0"),
+        (
+            'data.view=[{"kind": "HorizontalFlip"}]',
+            "view: pictures are predicted on whole and as they lie, without Hor",
+        ),
         ("optim.lr", "expected a change like optim.lr=0.01, got 'optim.lr'"),
         ("=3", "expected a change like"),
     ],

@@ -29,6 +29,16 @@ Change: TypeAlias = (
     | transforms.Noise
 )
 
+_MOVES = (
+    transforms.ScaleJitter,
+    transforms.RandomCrop,
+    transforms.RandomRelativeCrop,
+    transforms.HorizontalFlip,
+    transforms.VerticalFlip,
+    transforms.RightAngles,
+)
+"""What is found after these does not lie where it is in the picture."""
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
@@ -90,6 +100,8 @@ class Data:
     def __post_init__(self) -> None:
         _at_least("batch", self.batch, 1)
         _at_least("workers", self.workers, 0)
+        if moved := [type(step).__name__ for step in self.view if isinstance(step, _MOVES)]:
+            raise ValueError(f"view: pictures are predicted on whole and as they lie, without {', '.join(moved)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
