@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
-from maskwise.data.formats import label_map
+from maskwise.data.formats import label_map, mask_folder, voc
 from maskwise.data.images import read_label_map, write_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Targets
@@ -290,3 +290,22 @@ def test_more_instances_than_16_bits_count_are_refused(tmp_path):
     item = Item(name="a.png", size=(1, 1), labelled=targets)
     with pytest.raises(ValueError, match="65,536 instances, but this format holds at most 65,535"):
         label_map.write(tmp_path, CATEGORIES, [item])
+
+
+@pytest.mark.parametrize(
+    ("format", "ids", "lost"),
+    [
+        (label_map, (7, 9), 0),
+        (label_map, (7, 70_000), 2),
+        (label_map, (1, 70_000), 1),
+        (voc, (7, 9), 0),
+        (voc, (7, 900), 2),
+        (mask_folder, (7, 70_000), 0),
+        (mask_folder, ("left", "right"), 2),
+    ],
+)
+def test_instances_that_cannot_keep_their_ids_are_counted(format, ids, lost, tmp_path):
+    masks, _ = Masks.from_label_map(np.array([[1, 2]]))
+    targets = Targets.from_masks(masks, torch.zeros(2, dtype=torch.int64))
+    item = Item(name="a.png", size=(1, 2), labelled=targets, ids=ids)
+    assert format.write(tmp_path, CATEGORIES, [item], split="train").losses.get("instance ids", 0) == lost

@@ -27,7 +27,7 @@ from maskwise.data.formats.folders import (
     relative,
     subfolders,
 )
-from maskwise.data.formats.painting import numbers, paint, unheld
+from maskwise.data.formats.painting import numbers, paint, renumbered, unheld
 from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.sidecars import (
     LABELS_FILE,
@@ -115,7 +115,7 @@ def write(
         refuse_unknown_suffix(item, name)
         own = numbers(item, most=MOST)
         shown, lost = paint(item.labelled, own)
-        losses += lost + unheld(item.labelled, held=("scores", "crowd flags"))
+        losses += lost + renumbered(item, own) + unheld(item.labelled, held=("scores", "crowd flags"))
         files += put_picture(item, home / "images" / name)
         files.append(home / "masks" / f"{key}{suffix}")
         files[-1].parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ from maskwise.data.formats.folders import (
     relative,
     subfolders,
 )
-from maskwise.data.formats.painting import unheld, white, write_png
+from maskwise.data.formats.painting import renumbered, unheld, white, write_png
 from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.sidecars import CATEGORIES_FILE, OBJECT, read_categories, write_categories
 from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
@@ -104,7 +104,7 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         refuse_unknown_suffix(item, name)
-        losses += unheld(item.labelled, held=("crowd flags",))
+        losses += renumbered(item, _numbers(item)) + unheld(item.labelled, held=("crowd flags",))
         files += put_picture(item, home / "images" / name)
         _clear(home / "masks" / key, files)
         made = _write_masks(home / "masks" / key, item, categories)

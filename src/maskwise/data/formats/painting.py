@@ -70,6 +70,11 @@ def numbers(item: Item, *, most: int) -> list[int]:
     return own if len(set(own)) == count else list(range(1, count + 1))
 
 
+def renumbered(item: Item, own: Sequence[int]) -> Counter[str]:
+    """Instances that have another number where they come from."""
+    return +Counter({"instance ids": sum(id_ != number for id_, number in zip(item.ids or own, own, strict=True))})
+
+
 def white(masks: Masks) -> UInt8[np.ndarray, "h w"]:
     """A picture with 255 where a mask is."""
     return np.where(masks.label_map() > 0, 255, 0).astype(np.uint8)

@@ -22,7 +22,7 @@ from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Written
 from maskwise.data.files import replacing
 from maskwise.data.formats.folders import Pair, by_key, one_split, read_ids, relative, visible
-from maskwise.data.formats.painting import numbers, paint, unheld, write_png
+from maskwise.data.formats.painting import numbers, paint, renumbered, unheld, write_png
 from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.images import ImageReadError, read_image, read_label_map
 from maskwise.masks import Masks
@@ -306,4 +306,4 @@ def _maps(item: Item, ids: tuple[int, ...]) -> tuple[dict[str, UInt8[np.ndarray,
     class_of[VOID] = VOID
     losses["crowds written as pixels to ignore"] = int(crowd.sum())
     maps = {"SegmentationObject": shown.astype(np.uint8), "SegmentationClass": class_of[shown]}
-    return maps, +(losses + unheld(item.labelled, held=("crowd flags",)))
+    return maps, losses + renumbered(item, own) + unheld(item.labelled, held=("crowd flags",))
