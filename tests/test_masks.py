@@ -220,12 +220,12 @@ def test_375_nuclei_on_a_large_picture_cost_less_than_8_mb():
 def test_objects_of_a_20000_pixel_mosaic_cost_what_they_cover():
     size = (20_000, 20_000)
     corners = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * 19_900
-    began = time.perf_counter()
+    began = time.process_time()
     masks = Masks.paste(torch.ones(2000, 28, 28), torch.cat([corners, corners + 60], 1), size)
     again = Masks.from_rle(masks.rle(), size)
     assert (again.area() == masks.area()).all()
     assert masks.bits.nbytes < 2e7
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_runs_for_another_picture_are_refused():

@@ -196,11 +196,11 @@ def test_a_size_far_beyond_the_picture_costs_no_memory(dataset, tmp_path, pictur
 
 
 def test_what_reaches_out_of_the_picture_is_cut_off_in_no_time(dataset):
-    start = time.perf_counter()
+    start = time.process_time()
     data = dataset([entry(1, [[4, 4, 1e9, 4, 1e9, 1e9, 4, 1e9]]), entry(2, [[20, 4, 36, 4, 36, 9, 20, 9]])])
     assert data[0].labelled().targets.masks.area().tolist() == [26 * 16, 10 * 5]
     assert found(data) == [(f"annotation {i}", "outside-image", "warning") for i in (1, 2)]
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -377,10 +377,10 @@ def test_records_are_small_and_travel(dataset):
 def test_twenty_thousand_annotations_are_indexed_quickly(dataset):
     images = [image(i, f"{i}.png") for i in range(200)]
     annotations = [entry(i, image_id=i % 200, bbox=BOX, area=48.0, iscrowd=0) for i in range(20_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     data = dataset(annotations, images)
     assert len(data) == 200
-    assert time.perf_counter() - start < 4, "writing included, on a busy machine"
+    assert time.process_time() - start < 4, "writing included"
 
 
 # --- out, and in again

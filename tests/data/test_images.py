@@ -377,9 +377,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
 def test_a_column_of_16_bits_takes_no_longer_than_a_row() -> None:
     tall = np.arange(200_000, dtype=np.uint16)[:, None]
-    began = time.perf_counter()
+    began = time.process_time()
     found = to_bytes(tall)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert np.array_equal(found[:, 0], to_bytes(tall.T)[0])
 
 

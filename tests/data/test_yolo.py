@@ -172,10 +172,10 @@ def test_a_configuration_that_cannot_be_read_is_an_error_with_its_name(tmp_path,
 def test_lists_that_name_each_other_are_not_written_out(tmp_path, end):
     nested = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
     (tmp_path / "data.yaml").write_text(f"a0: &a0 [x]\n{nested}{end}\n")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError, match=r"data.yaml: .*got list"):
         yolo.read(tmp_path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_other_yaml_files_are_no_data_sets(tmp_path):
