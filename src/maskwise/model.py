@@ -175,7 +175,7 @@ class Model:
         entry = METHODS[self.about.method]
         weights = self.module.state_dict()
         run = replace(run, method=self.about.method, config=_config(entry, self.about), begins_with=digest(weights))
-        begin = partial(_begin, weights=weights, known=self.categories, build=partial(_of_size, entry, run.config))
+        begin = partial(_begin, weights=weights, known=self.categories, build=partial(_of_size, entry, run))
         return train(run, Path(folder), begin=begin, resume=resume, exist_ok=exist_ok)
 
     def seen(self, size: Size) -> Size:
@@ -278,8 +278,9 @@ def _begin(
     module.load_state_dict(weights)
 
 
-def _of_size(entry: Entry, config: Any, classes: int) -> nn.Module:
-    return cast(nn.Module, entry.build(replace(config, num_classes=classes)))
+def _of_size(entry: Entry, run: Run[Any], count: int) -> nn.Module:
+    several = Categories(names=tuple(map(str, range(count))))
+    return cast(nn.Module, entry.build(run.fitted(several).config))
 
 
 def _config(entry: Entry, about: About) -> Any:
