@@ -252,6 +252,7 @@ def test_the_same_question_gets_the_same_answer_also_after_saving(name, tmp_path
 
 WITH_CLASSES = [(name, {}) for name in METHODS if METHODS[name].family != "proposals"]
 WITH_CLASSES += [("mask_rcnn", {"mask_loss": "softmax"}), ("ms_rcnn", {"quality_input": "all_classes"})]
+WITH_CLASSES += [("discriminative", {"backbone": "erfnet"})]
 
 
 @pytest.mark.parametrize(("name", "options"), WITH_CLASSES, ids=str)

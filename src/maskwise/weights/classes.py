@@ -27,25 +27,36 @@ def moved(weights: State, new: State, wider: State, *, same: Mapping[int, int], 
     new: its own weights, which the other classes keep.
     wider: those of a network with one class more than the `known` ones. What is longer there belongs to classes.
     """
-    return {name: _moved(weights[name].to(own), own, wider[name], same, known) for name, own in new.items()}
+    result = dict(weights)
+    for name, own in new.items():
+        value, more = weights[name].to(own), wider[name]
+        if (axis := _longer(value, more)) is not None:
+            bias = f"{name.rpartition('.')[0]}.bias"
+            tells = axis == 0 or (bias in new and _longer(weights[bias], wider[bias]) is not None)
+            result[name] = _moved(value, own, axis, more.size(axis) - value.size(axis), same, known, tells=tells)
+    return result
 
 
-def _moved(value: Tensor, own: Tensor, wider: Tensor, same: Mapping[int, int], known: int) -> Tensor:
-    axis = next((axis for axis in range(value.ndim) if wider.size(axis) > value.size(axis)), None)
-    if axis is None:
-        return value
-    each = wider.size(axis) - value.size(axis)
+def _longer(value: Tensor, wider: Tensor) -> int | None:
+    """The axis along which it is."""
+    return next((axis for axis in range(value.ndim) if wider.size(axis) > value.size(axis)), None)
+
+
+def _moved(
+    value: Tensor, own: Tensor, axis: int, each: int, same: Mapping[int, int], known: int, *, tells: bool
+) -> Tensor:
+    """each: numbers of a class along the axis. tells: classes, and does not see them; its axis is the first, but of a
+    transposed convolution, which its bias gives away."""
     others = value.size(axis) - each * known
-    (classes, kept), (mine, _) = _parted(value, axis, others), _parted(own, axis, others)
+    (classes, kept), (mine, _) = (_parted(part, axis, others, tells=tells) for part in (value, own))
     to, source = (torch.tensor(list(labels), dtype=torch.int64, device=own.device) for labels in (same, same.values()))
     rows = classes.unflatten(axis, (-1, each)).index_select(axis, source)
     told = mine.unflatten(axis, (-1, each)).index_copy(axis, to, rows).flatten(axis, axis + 1)
-    return torch.cat((told, kept) if axis == 0 else (kept, told), axis)
+    return torch.cat((told, kept) if tells else (kept, told), axis)
 
 
-def _parted(value: Tensor, axis: int, others: int) -> tuple[Tensor, Tensor]:
+def _parted(value: Tensor, axis: int, others: int, *, tells: bool) -> tuple[Tensor, Tensor]:
     """What belongs to classes, and the rest: background comes after the classes that a head tells, features before the
     classes that it is shown."""
-    cut = value.size(axis) - others if axis == 0 else others
-    first, last = value.tensor_split([cut], axis)
-    return (first, last) if axis == 0 else (last, first)
+    first, last = value.tensor_split([value.size(axis) - others if tells else others], axis)
+    return (first, last) if tells else (last, first)
