@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskwise.categories import Categories
+from maskwise.categories import Categories, told_apart
 
 names = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12, unique=True)
 
@@ -18,6 +18,19 @@ def test_ids_names_and_labels_survive_storage(words, data):
     for label, (name, id_) in enumerate(zip(words, ids, strict=True)):
         assert back.label(id_) == back.label_of(name) == label
         assert (back.id(label), back.name(label)) == (id_, name)
+
+
+@pytest.mark.parametrize(
+    ("named", "used", "expected"),
+    [
+        ({2: "a", 1: "b"}, {1, 2}, {1: "b", 2: "a"}),
+        ({1: "a", 2: "a"}, {2}, {2: "a"}),
+        ({1: "a", 2: "a"}, {1, 2}, {1: "a", 2: "a (2)"}),
+        ({1: "a", 2: "a (3)", 3: "a"}, {1, 2, 3}, {1: "a", 2: "a (3)", 3: "a (3) (3)"}),
+    ],
+)
+def test_categories_of_one_name_are_told_apart(named, used, expected):
+    assert told_apart(named, used) == expected
 
 
 def test_keypoints_and_skeleton_survive_storage():

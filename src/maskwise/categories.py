@@ -96,10 +96,11 @@ def told_apart(named: Mapping[int, str], used: Container[object]) -> dict[int, s
     kept: dict[int, str] = {}
     for id_ in sorted(named, key=lambda i: (i not in used, i)):
         name = named[id_]
-        if name not in kept.values():
-            kept[id_] = name
-        elif id_ in used:
-            kept[id_] = f"{name} ({id_})"
+        if name in kept.values() and id_ not in used:
+            continue
+        while name in kept.values() or (name != named[id_] and name in named.values()):
+            name = f"{name} ({id_})"
+        kept[id_] = name
     return dict(sorted(kept.items()))
 
 

@@ -332,6 +332,22 @@ def test_of_two_classes_of_one_name_the_one_that_annotations_have_is_meant(tmp_p
     assert found.pairs[1].found.labels.tolist() == [0]
 
 
+@pytest.mark.parametrize("names", [("cell", "cell"), ("cell", "cell (5)")], ids=["as they were", "as they are learned"])
+@pytest.mark.parametrize("used", [(2, 5), (5,)], ids=str)
+def test_two_classes_of_one_name_are_found_again_under_their_ids(names, used, tmp_path):
+    truth = data()
+    truth["categories"] = [{"id": 2, "name": "cell"}, {"id": 5, "name": "cell"}]
+    truth["images"][0]["file_name"] = "one.png"
+    truth["annotations"] = [SQUARE | {"id": i, "category_id": i} for i in used]
+    written = predicted("one.png", classes=zip((2, 5), names, strict=True))
+    written["annotations"] = [written["annotations"][0] | {"id": i, "category_id": i} for i in (2, 5)]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(written))
+    comparison = load_comparison(tmp_path / "gt.json", tmp_path / "found.json")
+    (found,) = (pair.found.labels.tolist() for pair in comparison.pairs if len(pair.found.labels))
+    assert [comparison.categories.ids[label] for label in found] == [2, 5]
+
+
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [

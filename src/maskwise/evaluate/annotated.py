@@ -94,18 +94,30 @@ def _ends(name: str) -> Iterator[str]:
 
 
 def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
-    """By name. Those that nothing was found of may be unknown to the truth."""
-    stated = {_id(row, TRUTH): str(row.get("name")) for row in _rows(truth, "categories", TRUTH)}
-    names = told_apart({id_: n for id_, n in stated.items() if isinstance(id_, int)}, _used(truth, TRUTH))
-    known = {names[id_]: id_ for id_ in stated if id_ in names}
+    """By name, where the truth does not have that name under the same id. Those that nothing was found of may be
+    unknown to the truth."""
+    stated, rows = _named(truth, TRUTH), _named(written, where)
+    known = {f"{name} ({id_})": id_ for id_, name in stated.items()}  # as a model may have learned to call them
+    known |= {name: id_ for id_, name in _apart(stated, _used(truth, TRUTH)).items()}
     used = _used(written, where)
-    rows = [(_id(row, where), str(row.get("name"))) for row in _rows(written, "categories", where)]
-    if unknown := [name for id_, name in rows if id_ in used and name not in known]:
+    names = _apart(rows, used)
+    found = {i: i if stated.get(i) == raw else known.get(names.get(i, raw)) for i, raw in rows.items()}
+    if unknown := [names[id_] for id_, place in found.items() if id_ in used and place is None]:
         raise ValueError(
-            f"{where}: the truth has no class {', '.join(unknown[:5])}; it has {', '.join(list(known)[:5])}. Classes "
-            "are matched by name; maskwise predict --classes leaves out the others"
+            f"{where}: the truth has no class {', '.join(unknown[:5])}; it has {', '.join([*stated.values()][:5])}. "
+            "Classes are matched by name; maskwise predict --classes leaves out the others"
         )
-    return {id_: known[name] for id_, name in rows if name in known}
+    return {id_: place for id_, place in found.items() if place is not None}
+
+
+def _named(data: Row, where: str) -> dict[Id, str]:
+    return {_id(row, where): str(row.get("name")) for row in _rows(data, "categories", where)}
+
+
+def _apart(named: Mapping[Id, str], used: set[Id]) -> dict[Id, str]:
+    """Two of one name, as where they are learned from."""
+    of_text = {id_: name for id_, name in named.items() if isinstance(id_, str)}
+    return {**of_text, **told_apart({id_: name for id_, name in named.items() if isinstance(id_, int)}, used)}
 
 
 def _used(data: Row, where: str) -> set[Id]:
