@@ -12,7 +12,7 @@ from maskwise.data.check import check
 from maskwise.data.convert import convert
 from maskwise.data.dataset import DataSet, Item, Record
 from maskwise.data.formats import label_map, mask_folder
-from maskwise.data.images import write_label_map
+from maskwise.data.images import list_images, write_label_map
 from maskwise.data.open import candidates, open_data
 from maskwise.data.stats import Spread, stats
 from maskwise.masks import Masks
@@ -121,7 +121,8 @@ def test_a_picture_that_is_closed_to_us_is_one_finding(make, monkeypatch):
     assert [p for p in check(data) if p.rule == "duplicate-image"] == []
 
 
-def test_what_is_closed_to_us_is_passed_over_where_nobody_asked_for_it(make, monkeypatch, caplog):
+@pytest.mark.parametrize("told", [True, False], ids=["permissions tell", "only trying tells"])
+def test_what_is_closed_to_us_is_passed_over_where_nobody_asked_for_it(told, make, monkeypatch, caplog):
     (data,) = make({"train": {"a.png": block(4)}})
     closed, known = data.root / "closed", {name: getattr(Path, name) for name in ("open", "stat", "iterdir")}
     closed.mkdir()
@@ -134,7 +135,8 @@ def test_what_is_closed_to_us_is_passed_over_where_nobody_asked_for_it(make, mon
 
     for name in known:
         monkeypatch.setattr(Path, name, lambda *rest, name=name, **options: refuse(name, *rest, **options))
-    monkeypatch.setattr(os, "access", lambda path, _: path != closed)
+    monkeypatch.setattr(os, "access", lambda path, _: path != closed or not told)
+    assert {path.name for path in list_images(data.root)} == {"a.png"}
     assert candidates(data.root).keys() == {"label_map"}
     assert caplog.messages == [f"{closed}: closed to us, passed over"]
 

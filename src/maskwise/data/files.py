@@ -26,7 +26,11 @@ def exists(path: Path) -> bool:
 
 def is_open(folder: Path) -> bool:
     """Whether we may look into it. Of others, as `lost+found` is one, a warning tells."""
-    may_be_read = os.access(folder, os.R_OK | os.X_OK)
+    try:
+        may_be_read = os.access(folder, os.R_OK | os.X_OK)
+        next(folder.iterdir(), None)  # of what Windows and macOS keep closed, the first says nothing
+    except PermissionError:
+        may_be_read = False
     if not may_be_read:
         _tell_closed(folder)
     return may_be_read
