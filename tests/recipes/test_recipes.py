@@ -100,6 +100,9 @@ def test_other_data_has_its_own_format_unless_it_may_have_that_of_the_run(tmp_pa
     (tmp_path / "run.json").write_text(json.dumps(run.to_json()))
     again = [chosen(str(tmp_path / "run.json"), data=str(tmp_path / name)) for name in ("coco", "yolo", "both")]
     assert [one.data.source.format for one in again] == ["coco", None, "coco"]
+    (tmp_path / "strange").mkdir()
+    strange = chosen(str(tmp_path / "run.json"), data=str(tmp_path / "strange"))
+    assert strange.data.source.format == "coco", "nothing else is to be seen there"
 
 
 def test_any_field_can_be_changed():

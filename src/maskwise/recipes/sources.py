@@ -65,8 +65,11 @@ def without_those_learned_from(source: Files) -> DataSet:
 
 
 def format_elsewhere(source: Files, path: str) -> str | None:
-    """The format that a run names is that of its own data: of other data only where that may have it, too."""
-    return source.format if source.format in candidates(Path(path)) else None
+    """The format that a run names is that of its own data: of other data only where nothing else is to be seen."""
+    if source.format is None or Path(path).resolve() == Path(source.path).resolve():
+        return source.format
+    seen = candidates(Path(path))
+    return source.format if not seen or source.format in seen else None
 
 
 def opened_split(source: Files, wanted: str | None) -> DataSet:
