@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
-from maskwise.data.formats import label_map, mask_folder, voc
+from maskwise.data.formats import label_map, labelme, mask_folder, voc, yolo
 from maskwise.data.images import read_label_map, write_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Targets
@@ -302,6 +302,9 @@ def test_more_instances_than_16_bits_count_are_refused(tmp_path):
         (voc, (7, 900), 2),
         (mask_folder, (7, 70_000), 0),
         (mask_folder, ("left", "right"), 2),
+        (labelme, (1, 2), 0),
+        (labelme, (1, 3), 1),
+        (yolo, (7, 9), 2),
     ],
 )
 def test_instances_that_cannot_keep_their_ids_are_counted(format, ids, lost, tmp_path):

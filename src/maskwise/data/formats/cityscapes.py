@@ -20,7 +20,7 @@ from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Written
 from maskwise.data.files import replacing
 from maskwise.data.formats.folders import Pair, by_key, one_split, paired, read_ids, relative, subfolders
-from maskwise.data.formats.painting import paint, unheld, white, write_png
+from maskwise.data.formats.painting import paint, renumbered, unheld, white, write_png
 from maskwise.data.formats.pictures import claim, inner_name, put_picture
 from maskwise.data.images import read_label_map, write_label_map
 from maskwise.masks import Masks
@@ -169,7 +169,10 @@ def _painted(item: Item, ids: tuple[int | None, ...]) -> tuple[Int32[np.ndarray,
     classes = [ids[label] or 0 for label in kept.labels.tolist()]
     groups = [number for number, is_crowd in zip(classes, crowd, strict=True) if is_crowd]
     losses["crowds merged into one of their class"] = len(groups) - len(set(groups))
-    shown, lost = paint(kept, _numbers(item.name, classes, crowd, own))
+    numbers = _numbers(item.name, classes, crowd, own)
+    shown, lost = paint(kept, numbers)
+    objects = [i for i, is_crowd in enumerate(crowd) if item.ids and not is_crowd]
+    lost += renumbered([own[i] for i in objects], [numbers[i] for i in objects])
     return shown, +(losses + lost + unheld(kept, held=("crowd flags",)))
 
 

@@ -30,7 +30,7 @@ from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_index import MOST_PIXELS, Problems
 from maskwise.data.formats.folders import SPLITS, one_split, relative
-from maskwise.data.formats.painting import unheld
+from maskwise.data.formats.painting import renumbered, unheld
 from maskwise.data.formats.pictures import claim, inner_name, put_picture
 from maskwise.data.formats.rings import FARTHEST, Complain, finite_numbers, usable
 from maskwise.data.images import IMAGE_SUFFIXES, image_size, read_label_map
@@ -403,6 +403,7 @@ def _written_shapes(item: Item, categories: Categories) -> tuple[list[dict[str, 
         }
         shapes += [shared | shape for shape in drawn]
     losses = unheld(labelled, held=("crowd flags", "scores"))
+    losses += renumbered(item.ids, range(1, len(labelled) + 1))
     losses["instances without pixels"] = int((labelled.masks.area() == 0).sum())
     return shapes, +losses
 

@@ -104,7 +104,7 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         refuse_unknown_suffix(item, name)
-        losses += renumbered(item, _numbers(item)) + unheld(item.labelled, held=("crowd flags",))
+        losses += renumbered(item.ids, _numbers(item)) + unheld(item.labelled, held=("crowd flags",))
         files += put_picture(item, home / "images" / name)
         _clear(home / "masks" / key, files)
         made = _write_masks(home / "masks" / key, item, categories)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from maskwise.data.dataset import Item
+from maskwise.data.dataset import Id, Item
 from maskwise.data.files import replacing
 from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
@@ -70,9 +70,9 @@ def numbers(item: Item, *, most: int) -> list[int]:
     return own if len(set(own)) == count else list(range(1, count + 1))
 
 
-def renumbered(item: Item, own: Sequence[int]) -> Counter[str]:
+def renumbered(ids: Sequence[Id | None] | None, own: Sequence[int]) -> Counter[str]:
     """Instances that have another number where they come from."""
-    return +Counter({"instance ids": sum(id_ != number for id_, number in zip(item.ids or own, own, strict=True))})
+    return +Counter({"instance ids": sum(id_ != number for id_, number in zip(ids or own, own, strict=True))})
 
 
 def white(masks: Masks) -> UInt8[np.ndarray, "h w"]:

@@ -30,7 +30,7 @@ from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scor
 from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import one_split, relative, visible
-from maskwise.data.formats.painting import unheld
+from maskwise.data.formats.painting import renumbered, unheld
 from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.rings import FARTHEST, one_ring, usable
 from maskwise.data.images import image_size, list_images
@@ -364,7 +364,7 @@ def _lines(item: Item) -> tuple[list[str], Counter[str]]:
     labelled = item.labelled
     areas = labelled.masks.area().tolist()
     crowd = labelled.crowd.tolist() if isinstance(labelled, Targets) else [False] * len(areas)
-    losses = unheld(labelled, held=("crowd flags",))
+    losses = unheld(labelled, held=("crowd flags",)) + renumbered(item.ids, range(1, len(areas) + 1))
     losses["crowd regions left out"] = sum(crowd)
     losses["instances without pixels"] = areas.count(0)
     if isinstance(labelled, Instances):
