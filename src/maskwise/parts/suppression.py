@@ -21,7 +21,7 @@ def soft_nms(
     Gaussian: in the order of their scores as they are then, each box multiplies those of its class that follow it by
     exp(-iou² / sigma). No score rises, so the best come first, whatever their class.
     """
-    lowered, follows, keep = scores, torch.ones_like(labels, dtype=torch.bool), []
+    lowered, follows, keep = scores.clone(), torch.ones_like(labels, dtype=torch.bool), []
     for _ in range(len(scores) if most is None else min(most, len(scores))):
         best = torch.where(follows, lowered, -torch.inf).argmax()
         if not lowered[best] > least:
