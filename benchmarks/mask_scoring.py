@@ -141,14 +141,15 @@ def pace(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace) -> 
         m: run_of(replace(cell, method=m), budget, beds(args), args.weights) for m in ("mask_rcnn", "ms_rcnn", PEER)
     }
     own = {method: folder.parent.parent / method / str(cell.seed) for method in runs}
-    modules = {method: begun(run, own[method]).to(on) for method, run in runs.items()}
+    alike = all((one / "weights").exists() for one in own.values())  # one that has learned proposes more objects
+    modules = {method: begun(run, own[method], trained_here=alike).to(on) for method, run in runs.items()}
     run = runs["mask_rcnn"]
     found = sources(run.data)
     with loader(run, found.train, failures=folder / "failures.jsonl", device=on) as several:
         batches = list(islice(several, TIMED))
     steps = {m: seconds_of_a_step(modules[m], runs[m], batches, on) for m in runs}
     measured = {"a step": in_turn(steps, ROUNDS)}
-    if all((one / "weights").exists() for one in own.values()):
+    if alike:
         with Loader(found.train, batch_size=1, transform=compose(*run.data.view), shuffle=False) as several:
             alone = list(islice(several, TIMED))
         pictures = {method: seconds_of_a_picture(module, alone, on) for method, module in modules.items()}
@@ -156,10 +157,9 @@ def pace(cell: Cell, budget: Budget, folder: Path, args: argparse.Namespace) -> 
     return measured
 
 
-def begun(run: Run[Any], folder: Path) -> nn.Module:
-    """The network as it was trained there, else as training begins with it."""
+def begun(run: Run[Any], folder: Path, *, trained_here: bool) -> nn.Module:
+    """The network as it was trained in the folder, or as training begins with it."""
     torch.manual_seed(run.seed)
-    trained_here = (folder / "weights").exists()
     run = saved(folder / RUN_FILE, methods=KNOWN) if trained_here else run
     module = KNOWN[run.method].build(run.fitted(sources(run.data).categories).config)
     assert isinstance(module, nn.Module), "methods are"
