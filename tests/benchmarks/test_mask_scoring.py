@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from scipy import stats
+from torch import nn
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,3 +134,24 @@ def test_a_row_from_a_training(scoring, tmp_path):
         assert ("fit" in found) == (method == "ms_rcnn")
         again = scoring.scoring.row(cell, budget, tmp_path / method, args, scenes=4)
         assert again["masks"] == found["masks"]
+
+
+def test_the_pace_is_of_networks_that_have_all_learned_or_none(scoring, tmp_path, monkeypatch):
+    """One that has learned proposes more objects, and takes longer."""
+    seen = []
+    monkeypatch.setattr(scoring.scoring, "begun", lambda *_, trained_here: seen.append(trained_here) or nn.Identity())
+    for name in ("seconds_of_a_step", "seconds_of_a_picture"):
+        monkeypatch.setattr(scoring.scoring, name, lambda *_: lambda: 1.0)
+    budget = scoring.cells.BUDGETS["cpu"]
+    cell = next(c for c in scoring.cells.cells(budget) if (c.bed, c.method) == ("scenes", scoring.cells.PACE))
+    given = scoring.scoring.arguments(["--budget", "cpu"])
+
+    def measured():
+        seen.clear()
+        return scoring.scoring.pace(cell, budget, tmp_path / "pace/0", given).keys()
+
+    (tmp_path / "ms_rcnn/0/weights").mkdir(parents=True)
+    assert (measured(), seen) == ({"a step"}, [False] * 3)
+    for method in ("mask_rcnn", scoring.cells.PEER):
+        (tmp_path / method / "0/weights").mkdir(parents=True)
+    assert (measured(), seen) == ({"a step", "a picture"}, [True] * 3)
