@@ -316,6 +316,7 @@ def test_each_class_goes_on_from_that_of_its_name(names, kept, tiny, tmp_path, c
     assert (f"these classes, which begin from chance: {', '.join(new)}" in caplog.text) == bool(new)
 
 
+@pytest.mark.long
 def test_a_single_class_goes_on_from_a_single_one_of_another_name(tiny, tmp_path):
     alone = tiny.train(on(("square",)), tmp_path / "alone")
     after = alone.train(on(("ring",)), tmp_path / "again")

@@ -136,6 +136,7 @@ def test_a_row_from_a_training(scoring, tmp_path):
         assert again["masks"] == found["masks"]
 
 
+@pytest.mark.long
 def test_the_pace_is_of_networks_that_have_all_learned_or_none(scoring, tmp_path, monkeypatch):
     """One that has learned proposes more objects, and takes longer."""
     seen = []

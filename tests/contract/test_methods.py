@@ -255,6 +255,7 @@ WITH_CLASSES += [("mask_rcnn", {"mask_loss": "softmax"}), ("ms_rcnn", {"quality_
 WITH_CLASSES += [("discriminative", {"backbone": "erfnet"})]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "options"), WITH_CLASSES, ids=str)
 def test_weights_of_classes_go_on_under_another_order(name, options):
     known, wanted = (Categories(names=tuple(names)) for names in ("abcdefgh", "hbadfceg"))
