@@ -135,6 +135,8 @@ def test_what_is_closed_to_us_is_passed_over_where_nobody_asked_for_it(told, mak
 
     for name in known:
         monkeypatch.setattr(Path, name, lambda *rest, name=name, **options: refuse(name, *rest, **options))
+    known["scandir"] = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: refuse("scandir", Path(path)))
     monkeypatch.setattr(os, "access", lambda path, _: path != closed or not told)
     assert {path.name for path in list_images(data.root)} == {"a.png"}
     assert candidates(data.root).keys() == {"label_map"}

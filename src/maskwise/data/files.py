@@ -28,7 +28,7 @@ def is_open(folder: Path) -> bool:
     """Whether we may look into it. Of others, as `lost+found` is one, a warning tells."""
     try:
         may_be_read = os.access(folder, os.R_OK | os.X_OK)
-        next(folder.iterdir(), None)  # of what Windows and macOS keep closed, the first says nothing
+        os.scandir(folder).close()  # Windows and macOS keep folders closed whose permissions do not say so
     except PermissionError:
         may_be_read = False
     if not may_be_read:

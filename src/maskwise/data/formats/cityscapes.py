@@ -171,8 +171,7 @@ def _painted(item: Item, ids: tuple[int | None, ...]) -> tuple[Int32[np.ndarray,
     losses["crowds merged into one of their class"] = len(groups) - len(set(groups))
     numbers = _numbers(item.name, classes, crowd, own)
     shown, lost = paint(kept, numbers)
-    objects = [i for i, is_crowd in enumerate(crowd) if item.ids and not is_crowd]
-    lost += renumbered([own[i] for i in objects], [numbers[i] for i in objects])
+    lost += renumbered(item, {i: n for i, n, is_crowd in zip(known, numbers, crowd, strict=True) if not is_crowd})
     return shown, +(losses + lost + unheld(kept, held=("crowd flags",)))
 
 

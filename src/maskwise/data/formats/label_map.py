@@ -115,7 +115,7 @@ def write(
         refuse_unknown_suffix(item, name)
         own = numbers(item, most=MOST)
         shown, lost = paint(item.labelled, own)
-        losses += lost + renumbered(item.ids, own) + unheld(item.labelled, held=("scores", "crowd flags"))
+        losses += lost + renumbered(item, dict(enumerate(own))) + unheld(item.labelled, held=("scores", "crowd flags"))
         files += put_picture(item, home / "images" / name)
         files.append(home / "masks" / f"{key}{suffix}")
         files[-1].parent.mkdir(parents=True, exist_ok=True)

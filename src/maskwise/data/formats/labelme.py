@@ -403,8 +403,9 @@ def _written_shapes(item: Item, categories: Categories) -> tuple[list[dict[str, 
         }
         shapes += [shared | shape for shape in drawn]
     losses = unheld(labelled, held=("crowd flags", "scores"))
-    losses += renumbered(item.ids, range(1, len(labelled) + 1))
-    losses["instances without pixels"] = int((labelled.masks.area() == 0).sum())
+    kept = labelled.masks.area().nonzero()[:, 0].tolist()
+    losses["instances without pixels"] = len(labelled) - len(kept)
+    losses += renumbered(item, {i: number for number, i in enumerate(kept, 1)})
     return shapes, +losses
 
 

@@ -34,7 +34,7 @@ from maskwise.data.formats.pictures import claim, inner_name, put_picture, refus
 from maskwise.data.formats.sidecars import CATEGORIES_FILE, OBJECT, read_categories, write_categories
 from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
 from maskwise.masks import Masks
-from maskwise.structures import Targets
+from maskwise.structures import Instances, Targets
 
 CROWD = "crowd_"
 NO_CLASSES = frozenset(("mask", "masks", "instance", "object", "obj", "crowd", "segmentation"))
@@ -104,10 +104,11 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         refuse_unknown_suffix(item, name)
-        losses += renumbered(item.ids, _numbers(item)) + unheld(item.labelled, held=("crowd flags",))
+        own = _numbers(item)
+        losses += renumbered(item, dict(enumerate(own))) + unheld(item.labelled, held=("crowd flags",))
         files += put_picture(item, home / "images" / name)
         _clear(home / "masks" / key, files)
-        made = _write_masks(home / "masks" / key, item, categories)
+        made = _write_masks(home / "masks" / key, item.labelled, own, categories)
         losses["instances without pixels"] += len(item.labelled) - len(made)
         files += made
     return Written(tuple(files), +losses)
@@ -244,10 +245,9 @@ def _clear(folder: Path, made: Sequence[Path]) -> None:
         path.unlink()
 
 
-def _write_masks(folder: Path, item: Item, categories: Categories) -> list[Path]:
-    labelled, files = item.labelled, []
+def _write_masks(folder: Path, labelled: Targets | Instances, own: Sequence[int], categories: Categories) -> list[Path]:
+    files = []
     folder.mkdir(parents=True, exist_ok=True)
-    own = _numbers(item)
     crowd = labelled.crowd.tolist() if isinstance(labelled, Targets) else [False] * len(labelled)
     rows = zip(labelled.masks.area().tolist(), labelled.labels.tolist(), crowd, own, strict=True)
     for i, (area, label, is_crowd, number) in enumerate(rows):

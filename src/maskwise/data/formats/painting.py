@@ -4,7 +4,7 @@ Used by every format in which a pixel belongs to one instance.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from maskwise.data.dataset import Id, Item
+from maskwise.data.dataset import Item
 from maskwise.data.files import replacing
 from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
@@ -70,9 +70,9 @@ def numbers(item: Item, *, most: int) -> list[int]:
     return own if len(set(own)) == count else list(range(1, count + 1))
 
 
-def renumbered(ids: Sequence[Id | None] | None, own: Sequence[int]) -> Counter[str]:
-    """Instances that have another number where they come from."""
-    return +Counter({"instance ids": sum(id_ != number for id_, number in zip(ids or own, own, strict=True))})
+def renumbered(item: Item, own: Mapping[int, int]) -> Counter[str]:
+    """Instances, by their place in the item, that get another number than they had in the file they came from."""
+    return +Counter({"instance ids": sum(item.ids[i] != number for i, number in own.items()) if item.ids else 0})
 
 
 def white(masks: Masks) -> UInt8[np.ndarray, "h w"]:

@@ -306,4 +306,5 @@ def _maps(item: Item, ids: tuple[int, ...]) -> tuple[dict[str, UInt8[np.ndarray,
     class_of[VOID] = VOID
     losses["crowds written as pixels to ignore"] = int(crowd.sum())
     maps = {"SegmentationObject": shown.astype(np.uint8), "SegmentationClass": class_of[shown]}
-    return maps, losses + renumbered(item.ids, own) + unheld(item.labelled, held=("crowd flags",))
+    objects = {i: own[i] for i, is_crowd in enumerate(crowd.tolist()) if not is_crowd}
+    return maps, losses + renumbered(item, objects) + unheld(item.labelled, held=("crowd flags",))

@@ -364,19 +364,19 @@ def _lines(item: Item) -> tuple[list[str], Counter[str]]:
     labelled = item.labelled
     areas = labelled.masks.area().tolist()
     crowd = labelled.crowd.tolist() if isinstance(labelled, Targets) else [False] * len(areas)
-    losses = unheld(labelled, held=("crowd flags",)) + renumbered(item.ids, range(1, len(areas) + 1))
+    kept = [i for i, area in enumerate(areas) if area and not crowd[i]]
+    losses = unheld(labelled, held=("crowd flags",)) + renumbered(item, {i: row for row, i in enumerate(kept, 1)})
     losses["crowd regions left out"] = sum(crowd)
     losses["instances without pixels"] = areas.count(0)
     if isinstance(labelled, Instances):
         losses["qualities"] = losses.pop("scores", 0)
-    lines = []
-    for i, polygons in enumerate(labelled.masks.outlines()):
-        if areas[i] and not crowd[i]:
-            shares = one_ring(polygons) / (item.size[1], item.size[0])
-            words = [str(int(labelled.labels[i])), *map(_short, shares.ravel().tolist())]
-            if isinstance(labelled, Instances):
-                words.append(f"{labelled.mask_scores[i]:.9g}")  # as many digits as tell 32-bit floats apart
-            lines.append(" ".join(words))
+    lines, outlines = [], labelled.masks.outlines()
+    for i in kept:
+        shares = one_ring(outlines[i]) / (item.size[1], item.size[0])
+        words = [str(int(labelled.labels[i])), *map(_short, shares.ravel().tolist())]
+        if isinstance(labelled, Instances):
+            words.append(f"{labelled.mask_scores[i]:.9g}")  # as many digits as tell 32-bit floats apart
+        lines.append(" ".join(words))
     return lines, +losses
 
 
