@@ -230,7 +230,7 @@ def test_two_parts_of_one_picture_are_one_step_of_two(tmp_path):
     results = []
     for parts in (1, 2):
         optim = Optim(lr=0.05, lr_batch=None, accumulate=parts)
-        source = Synthetic(scenes=Scenes(size=(32, 32)), train=6, val=0)
+        source = Synthetic(scenes=Scenes(size=(32, 32)), train=7, val=0)
         run = tiny_run(config=Config(chance=0), optim=optim, epochs=1, data={"source": source})
         frozen = {"tiny": replace(METHODS["tiny"], build=lambda config: _without_norm(Tiny(config)))}
         train(run, tmp_path / str(parts), methods=frozen)

@@ -116,6 +116,18 @@ def test_epochs_and_seeds_differ():
     assert batches(5, batch_size=2, seed=0, epoch=3, shuffle=False, last="pad") == [(0, 1), (2, 3), (4, 0)]
 
 
+@pytest.mark.parametrize("last", ["pad", "drop"])
+def test_batches_in_parts_are_the_same_steps(last):
+    deal = partial(batches, 50, seed=0, epoch=0, shuffle=True, last=last)
+    whole = [deal(batch_size=12, world=1), deal(batch_size=6, world=2, rank=0), deal(batch_size=6, world=2, rank=1)]
+    parts = [
+        deal(batch_size=4, parts=3, world=1),
+        deal(batch_size=2, parts=3, world=2, rank=0),
+        deal(batch_size=2, parts=3, world=2, rank=1),
+    ]
+    assert [[sum(part, ()) for part in zip(*[iter(rank)] * 3, strict=True)] for rank in parts] == whole
+
+
 def test_shapes_are_grouped_over_all_ranks():
     tall = [i % 3 == 0 for i in range(90)]
     deal = partial(batches, 90, batch_size=3, seed=0, epoch=0, shuffle=True, last="drop", tall=tall, world=2)
@@ -281,6 +293,11 @@ def test_an_iteration_that_was_left_is_continued(tmp_path):
 
 def test_the_state_of_another_deal_is_refused(tmp_path):
     source = make_files(tmp_path, 6)
+    former = Loader(source, batch_size=2).state_dict()
+    del former["deal"]["parts"]  # which states of former versions do not hold
+    Loader(source, batch_size=2).load_state_dict(former)
+    with pytest.raises(ValueError, match="parts was 1, is 2"):
+        Loader(source, batch_size=2, parts=2).load_state_dict(former)
     state = Loader(source, batch_size=2, seed=1).state_dict()
     with pytest.raises(ValueError, match="batch_size was 2, is 3, seed was 1, is 0"):
         Loader(source, batch_size=3).load_state_dict(state)

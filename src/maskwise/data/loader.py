@@ -80,10 +80,11 @@ class Loader:
         start: Start | None = None,
         rank: int = 0,
         world: int = 1,
+        parts: int = 1,
         multiple: int = 32,
         device: torch.device | None = None,
     ) -> None:
-        """`last` says what becomes of samples that fill no step. `group_by_aspect` keeps pictures that are higher than
+        """A step takes `parts` batches of each rank; `last` says what becomes of samples that fill none. `group_by_aspect` keeps pictures that are higher than
         wide in batches of their own. `multiple` divides the sides of padded pictures. Without `start`, workers begin
         from a clean process (`forkserver`, or `spawn` where there is none). With `device` pictures are put together
         there: a GPU is sent bytes, from pinned memory, while it computes; targets stay where they are."""
@@ -101,6 +102,7 @@ class Loader:
             last=last,
             world=world,
             group_by_aspect=group_by_aspect,
+            parts=parts,
         )
         self._rank = rank
         self._tall = _tall(source) if group_by_aspect else None
@@ -151,7 +153,7 @@ class Loader:
         deal, epoch, position = (state.get(key) for key in ("deal", "epoch", "position"))
         if not isinstance(deal, Mapping) or not isinstance(epoch, int) or not isinstance(position, int):
             raise ValueError(f"expected the state of a loader, with epoch, position and deal, got {sorted(state)}")
-        mine = asdict(self._deal)
+        deal, mine = {"parts": 1, **deal}, asdict(self._deal)  # which states of former versions do not hold
         if differs := [f"{key} was {deal.get(key)}, is {mine[key]}" for key in mine if deal.get(key) != mine[key]]:
             raise ValueError("this loader deals out other batches than the one that was saved: " + ", ".join(differs))
         self._go(epoch, position)
@@ -223,6 +225,7 @@ class _Deal:
     last: Last
     world: int
     group_by_aspect: bool
+    parts: int
 
     def batches(self, epoch: int, *, rank: int, tall: Sequence[bool] | None) -> list[tuple[int, ...]]:
         return batches(
@@ -234,6 +237,7 @@ class _Deal:
             last=self.last,
             rank=rank,
             world=self.world,
+            parts=self.parts,
             tall=tall,
         )
 

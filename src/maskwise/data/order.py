@@ -27,19 +27,27 @@ def batches(
     last: Last,
     rank: int = 0,
     world: int = 1,
+    parts: int = 1,
     tall: Sequence[bool] | None = None,
 ) -> list[tuple[int, ...]]:
-    """Batches of one rank. In one step all ranks together take `batch_size * world` samples that are neighbours in the
-    order, and, where `tall` says which pictures are higher than wide, as long as there are enough, of one kind."""
+    """Batches of one rank, of which it takes `parts` in a step. In one step all ranks together take
+    `batch_size * world * parts` samples that are neighbours in the order, and, where `tall` says which pictures are
+    higher than wide, as long as there are enough, of one kind."""
     chance = generator(seed, epoch)
     order = torch.randperm(count, generator=chance).tolist() if shuffle else list(range(count))
-    steps = list(_steps(order, batch_size * world, tall))
-    if steps and (missing := batch_size * world - len(steps[-1])):
+    size = batch_size * world * parts
+    steps = list(_steps(order, size, tall))
+    if steps and (missing := size - len(steps[-1])):
         if last == "drop":
             steps.pop()
         elif last == "pad":
             steps[-1] = [*steps[-1], *islice(cycle(order), missing)]
-    return [mine for step in steps if (mine := tuple(step[rank::world]))]
+    return [
+        tuple(mine[start : start + batch_size])
+        for step in steps
+        for mine in [step[rank::world]]
+        for start in range(0, len(mine), batch_size)
+    ]
 
 
 def _steps(order: Sequence[int], size: int, tall: Sequence[bool] | None) -> Iterator[list[int]]:

@@ -131,12 +131,13 @@ def loader(
     device: torch.device | None = None,
 ) -> Loader:
     """Ranks get equally many batches to learn from, but each picture is judged once."""
-    data, parts = run.data, world * run.optim.accumulate
-    if data.batch % parts:
-        raise ValueError(f"{data.batch} pictures a step are not to be shared by {parts} (processes x accumulate)")
+    data, parts = run.data, run.optim.accumulate
+    if data.batch % (world * parts):
+        shares = f"{world * parts} (processes x accumulate)"
+        raise ValueError(f"{data.batch} pictures a step are not to be shared by {shares}")
     return Loader(
         source,
-        batch_size=data.batch // parts,
+        batch_size=data.batch // (world * parts),
         transform=compose(*(data.view if judging else mirrors_told(run, source))),
         seed=run.seed,
         shuffle=not judging,
@@ -150,5 +151,6 @@ def loader(
         workers=data.workers,
         rank=rank,
         world=world,
+        parts=1 if judging else parts,
         device=device,
     )
