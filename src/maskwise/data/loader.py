@@ -84,10 +84,11 @@ class Loader:
         multiple: int = 32,
         device: torch.device | None = None,
     ) -> None:
-        """A step takes `parts` batches of each rank; `last` says what becomes of samples that fill none. `group_by_aspect` keeps pictures that are higher than
-        wide in batches of their own. `multiple` divides the sides of padded pictures. Without `start`, workers begin
-        from a clean process (`forkserver`, or `spawn` where there is none). With `device` pictures are put together
-        there: a GPU is sent bytes, from pinned memory, while it computes; targets stay where they are."""
+        """A step takes `parts` batches of each rank; `last` says what becomes of samples that fill none.
+        `group_by_aspect` keeps pictures that are higher than wide in batches of their own. `multiple` divides the sides
+        of padded pictures. Without `start`, workers begin from a clean process (`forkserver`, or `spawn` where there is
+        none). With `device` pictures are put together there: a GPU is sent bytes, from pinned memory, while it
+        computes; targets stay where they are."""
         if batch_size < 1 or workers < 0 or seed < 0 or not 0 <= rank < world:
             raise ValueError(
                 "expected a batch_size from 1 on, workers and seed from 0 on, and a rank below world, "
