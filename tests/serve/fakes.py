@@ -59,7 +59,7 @@ class Bright:
         scores = torch.from_numpy(np.float32(ndimage.mean(grey, ids, number) / 255))
         quality = area / ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
         return Instances(
-            boxes=boxes,
+            boxes=boxes + torch.tensor([-0.5, -0.25, 0.25, 0.5]),  # models box what they look at, not the mask
             labels=(area > 60).to(torch.int64),
             scores=scores,
             quality=quality,

@@ -133,6 +133,9 @@ def test_pictures_are_taken_upright(client):
     answer = ask(client, as_file(spots(), "JPEG", exif=exif))
     [picture] = answer.json()["pictures"]
     assert (picture["width"], picture["height"]) == (48, 64)
+    assert picture["exif_orientation"] == 6
+    [picture] = ask(client, as_file(spots(), "JPEG")).json()["pictures"]
+    assert "exif_orientation" not in picture
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"])

@@ -15,7 +15,7 @@ from maskwise.predict import Options as Wishes
 from maskwise.predict import predict
 from maskwise.predictions import memory
 from maskwise.predictions.memory import Limit
-from maskwise.serve.batching import Batcher, Unwanted, alike
+from maskwise.serve.batching import Batcher, Unwanted, fit_together
 from maskwise.serve.budget import Budget
 from maskwise.serve.failure import Failure
 from maskwise.serve.limits import Limits
@@ -36,12 +36,13 @@ def batched(model: Bright, pictures: list[np.ndarray], **limits: float) -> list:
     return futures
 
 
-def test_alike_pictures_are_predicted_on_together_and_come_back_to_whom_they_belong():
+def test_pictures_of_one_size_are_predicted_on_together_and_come_back_to_whom_they_belong():
+    """Of one only: padded to another's size, a picture would have an answer that depends on who else asks."""
     model = Bright()
-    widths = [64, 60, 200, 62, 64, 210]
+    widths = [200, 64, 60, 64, 60, 64]
     found = [future.result(10).instances for future in batched(model, [spots(width, 48) for width in widths])]
     assert [instances.masks.size for instances in found] == [(48, width) for width in widths]
-    assert model.batches == [1, 4, 2]
+    assert model.batches == [1, 1, 3, 2]
 
 
 def test_batches_have_a_limit():
@@ -303,14 +304,10 @@ def test_requests_of_several_clients_meet_in_one_batch():
     assert model.batches == [8]
 
 
-sizes = st.lists(st.tuples(st.integers(1, 4000), st.integers(1, 4000)), min_size=1, max_size=8)
-
-
-@given(sizes)
-def test_alike_means_little_padding(several):
-    if alike(several):
-        padded = max(h for h, _ in several) * max(w for _, w in several) * len(several)
-        assert padded <= 1.3 * sum(h * w for h, w in several)
+@given(st.tuples(st.integers(1, 6000), st.integers(1, 6000)), st.integers(1, 8), st.booleans())
+def test_a_batch_is_of_one_size_and_small_enough(size, count, other):
+    sizes = [size] * count + [(size[0] + 1, size[1])] * other
+    assert fit_together(sizes) == (not other and count * size[0] * size[1] <= memory.MOST_SEEN)
 
 
 @given(st.lists(st.integers(1, 15), min_size=1, max_size=12), st.integers(0, 2**31))

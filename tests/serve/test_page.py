@@ -301,10 +301,20 @@ def same(again: Instances, first: Instances) -> None:
         assert getattr(again, name).tolist() == pytest.approx(getattr(first, name)[order].tolist())
 
 
+def boxes(annotations: list[dict]) -> list:
+    return sorted((row["bbox"], row["predicted_bbox"]) for row in annotations)
+
+
 def test_coco_comes_back(opened, picture, tmp_path):
     opened.slide("score", 0.05)
     file = opened.downloaded("[data-format=coco]")
     assert file.name == "spöts 1.coco.json"
+    written = json.loads(file.read_text())["annotations"]
+    item = Item(name=picture.name, size=(48, 64), labelled=found(0.05), image=picture)
+    *_, ours = coco.write(tmp_path / "ours", CATEGORIES, [item], split="val").files
+    expected = json.loads(ours.read_text())["annotations"]
+    assert boxes(written) == boxes(expected)
+    assert all(row["bbox"] != row["predicted_bbox"] for row in written)
     same(read_coco(file, picture, tmp_path / "coco"), found(0.05))
 
 
@@ -392,6 +402,21 @@ def test_what_a_browser_cannot_decode_is_shown_as_the_model_sees_it(page, tmp_pa
     page.wait(DONE)
     assert page.js("document.querySelector('#notice').hidden")
     assert colour_at(page, 14, 14)[2] > 100
+
+
+@pytest.mark.parametrize("turn", [2, 3, 6])
+def test_what_a_browser_does_not_turn_upright_is_shown_as_the_model_sees_it(page, tmp_path, turn):
+    """Of WebP Chromium passes over the orientation, also where its size does not tell."""
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    back = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[turn]
+    path = tmp_path / "turned.webp"
+    Image.fromarray(spots()).transpose(back).save(path, lossless=True, exif=exif)
+    page.upload(path)
+    page.wait(DONE)
+    red, _, blue = colour_at(page, 14, 14)
+    assert blue > 200 > red - 50, "the disc and its mask lie on each other"
+    assert max(colour_at(page, 60, 5)) < 40
 
 
 def failing(page: Tab, path: Path) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from maskwise.commands.asked import Flag, answer, print_json
 from maskwise.models.download import Remote, home
 from maskwise.models.published import PUBLISHED
+from maskwise.serve import command as serve
 from maskwise.terminal import Terminal
 from maskwise.version import __version__
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 NEEDED = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow", "safetensors", "hotcoco")
-EXTRAS = {"video": ("av",), "serve": ("fastapi", "uvicorn"), "tracking": ("tensorboard",)}
+EXTRAS = {"video": ("av",), "serve": serve.NEEDED, "tracking": ("tensorboard",)}
 
 _MARKS = {"fine": ("✓", "green"), "note": ("·", "dim"), "broken": ("✗", "red")}
 

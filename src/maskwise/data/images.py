@@ -84,6 +84,13 @@ def read_image(
         return _to_rgb(_decoded(picture, orientation), stored, background)
 
 
+class Header(NamedTuple):
+    size: tuple[int, int]
+    """Height and width of what `read_image` would return."""
+    turned: int
+    """The EXIF orientation by which it turns the picture upright, 2 to 8; 1 where it does not."""
+
+
 def image_size(
     source: Source,
     *,
@@ -92,11 +99,21 @@ def image_size(
     orientation: Orientation = "upright",
 ) -> tuple[int, int]:
     """Height and width of what `read_image` would return, from the header alone."""
+    return read_header(source, max_pixels=max_pixels, formats=formats, orientation=orientation).size
+
+
+def read_header(
+    source: Source,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] | None = None,
+    orientation: Orientation = "upright",
+) -> Header:
+    """What `read_image` would return, without decoding it."""
     with _opened(source, max_pixels, formats) as picture:
         width, height = _stored_size(picture)
-        if orientation == "upright" and _exif_orientation(picture) >= 5:
-            return width, height
-        return height, width
+        turned = _exif_orientation(picture) if orientation == "upright" else 1
+        return Header((width, height) if turned >= 5 else (height, width), turned)
 
 
 def read_label_map(

@@ -5,7 +5,8 @@ Pictures have no names here: in a table the first is `1`, in LabelMe's JSON `ima
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -52,14 +53,14 @@ def part(
     options: Options,
     categories: Categories,
     *,
-    limit_reached: int | None = None,
+    notes: Mapping[str, int | None] = MappingProxyType({}),
 ) -> bytes:
-    """The answer about one picture, or its share of it."""
+    """The answer about one picture, or its share of it. `notes`: fields of `schema.Picture` that JSON has besides."""
     kept = found[(found.scores >= options.min_score) & (found.quality >= options.min_quality)]
     match options.format:
         case "rle" | "polygons":
-            described = _described(index, kept, categories, options.format)
-            return _json(described if limit_reached is None else described | {"limit_reached": limit_reached})
+            noted = {name: value for name, value in notes.items() if value is not None}
+            return _json(_described(index, kept, categories, options.format) | noted)
         case "overlay":
             return png(draw.overlay(picture, kept, categories))
         case "label_map":

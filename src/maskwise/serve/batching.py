@@ -1,4 +1,4 @@
-"""The model's one thread: pictures of alike size that wait at the same time are predicted on together.
+"""The model's one thread: pictures that it sees at one size and that wait at the same time are predicted on together.
 
 A large picture is looked at in tiles, exactly as the command line does, so that memory has a bound; between two tiles
 it is given up if nobody waits for it any more. A picture on which the model fails costs only itself; where memory does
@@ -30,9 +30,6 @@ from maskwise.serve.metrics import Metrics
 from maskwise.structures import Instances
 
 Picture = UInt8[np.ndarray, "_ _ 3"]
-
-PADDING = 1.3
-"""Pixels of a padded batch in relation to those of its pictures, at most."""
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +191,7 @@ class Batcher:
         chosen: list[Job] = []
         for job in self._jobs:
             together = (*chosen, job)
-            fits = all(one.tile is None for one in together) and alike([one.seen for one in together])
+            fits = all(one.tile is None for one in together) and fit_together([one.seen for one in together])
             if not chosen or (fits and len(chosen) < self._limits.max_batch):
                 chosen.append(job)
         return chosen
@@ -255,8 +252,7 @@ def stopping() -> Failure:
     return Failure(503, "stopping", "the server is being stopped", headers={"Retry-After": "5"})
 
 
-def alike(sizes: Sequence[Size]) -> bool:
-    """Whether padding pictures of these sizes, as the model sees them, to one wastes little, and the batch is not too
-    large."""
-    padded = max(h for h, _ in sizes) * max(w for _, w in sizes) * len(sizes)
-    return padded <= memory.MOST_SEEN and padded <= PADDING * sum(h * w for h, w in sizes)
+def fit_together(sizes: Sequence[Size]) -> bool:
+    """Whether pictures that the model sees at these sizes may be a batch: of one size, since with padding around it a
+    picture's answer would depend on what else is asked, and not too large."""
+    return len(set(sizes)) == 1 and sum(h * w for h, w in sizes) <= memory.MOST_SEEN

@@ -54,6 +54,11 @@ class Picture(BaseModel):
     index: int = Field(description="position in the request, from 0")
     width: int | None = None
     height: int | None = None
+    exif_orientation: int | None = Field(
+        None,
+        description="2 to 8: the file was turned upright by it, and sizes and masks are those of the upright picture; "
+        "left out where it was not",
+    )
     instances: list[Instance] | None = None
     limit_reached: int | None = Field(
         None,

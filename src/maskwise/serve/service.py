@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from maskwise import predict
-from maskwise.data.images import ImageReadError, image_size, read_image
+from maskwise.data.images import Header, ImageReadError, read_header, read_image
 from maskwise.data.pillow import FORMATS
 from maskwise.serve import answers
 from maskwise.serve.answers import Answer
@@ -88,7 +88,7 @@ class Service:
 
     async def _shown(self, file: bytes) -> bytes:
         with self._room(1):
-            height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
+            (height, width), _ = await self._in_pool(lambda: _header(file, self.limits.max_pixels))
             async with self._pixels.hold(height * width):
                 return await self._in_pool(lambda: answers.png(_decoded(file, self.limits.max_pixels)))
 
@@ -142,14 +142,15 @@ class Service:
         """`reached`: limits of the model that were; added to."""
         wanted = predict.Options(min_score=options.min_score, min_quality=options.min_quality)
         keep, limit = predict.keeper(self.model.categories, wanted), predict.limit_of(self.model, wanted)
-        height, width = await self._in_pool(lambda: _size(file, self.limits.max_pixels))
+        (height, width), turned = await self._in_pool(lambda: _header(file, self.limits.max_pixels))
         async with self._pixels.hold(height * width):
             picture = await self._in_pool(lambda: _decoded(file, self.limits.max_pixels))
             found, _, limited = await _done(self._batcher.submit(picture, request_id, keep, limit))
             most = limit.most if limited else None
             reached |= set() if most is None else {most}
+            notes = {"exif_orientation": turned if turned > 1 else None, "limit_reached": most}
             body = await self._in_pool(
-                lambda: answers.part(index, picture, found, options, self.model.categories, limit_reached=most)
+                lambda: answers.part(index, picture, found, options, self.model.categories, notes=notes)
             )
         self.metrics.picture("answered", instances=len(found))
         return body
@@ -169,10 +170,10 @@ async def _done(future: Future[T]) -> T:
         raise
 
 
-def _size(file: bytes, max_pixels: int) -> tuple[int, int]:
-    """From the header, before memory is taken."""
+def _header(file: bytes, max_pixels: int) -> Header:
+    """Read before memory is taken."""
     try:
-        return image_size(file, max_pixels=max_pixels, formats=ACCEPTED)
+        return read_header(file, max_pixels=max_pixels, formats=ACCEPTED)
     except ImageReadError as error:
         raise _unreadable(error) from None
 

@@ -12,18 +12,20 @@ export function coco(pictures, categories) {
   const annotations = [];
   const images = pictures.map(({ name, width, height, shown }, i) => {
     for (const one of shown) {
-      const [x0, y0, x1, y1] = one.box;
+      if (!one.area) continue;
+      const { x, y, width: w, height: h } = decode(one.mask), [x0, y0, x1, y1] = one.box;
       annotations.push({
         id: annotations.length + 1,
         image_id: i + 1,
         category_id: categories[one.label].id,
         segmentation: one.mask,
-        bbox: [x0, y0, x1 - x0, y1 - y0],
+        bbox: [x, y, w, h],
         area: one.area,
         iscrowd: 0,
         score: one.mask_score,
         class_score: one.score,
         quality: one.quality,
+        predicted_bbox: [x0, y0, x1 - x0, y1 - y0],
       });
     }
     return { id: i + 1, file_name: name, width, height };

@@ -31,7 +31,7 @@ export class Picture {
       this.#check(limits);
       if (!this.bitmap) await this.#show(await this.#local());
       const answer = await server.predict(this.file, (left) => this.#wait(left));
-      if (!this.bitmap || this.bitmap.width !== answer.width || this.bitmap.height !== answer.height)
+      if (!this.#isShownAs(answer))
         await this.#show(await createImageBitmap(await server.picture(this.file, (left) => this.#wait(left))));
       this.instances = answer.instances.map(prepared);
       this.#tell("done", answer.limit_reached ? incomplete(answer.limit_reached) : "");
@@ -40,6 +40,12 @@ export class Picture {
       this.code = error instanceof Failed ? error.code : "";
       this.#tell("failed", error instanceof Failed ? error.message : `The browser could not show this picture (${error.message}).`);
     }
+  }
+
+  /** Whether the browser turned the picture upright as the server did: it does not read all that tells how. */
+  #isShownAs({ width, height, exif_orientation: turned }) {
+    const doesSizeTell = !turned || (turned > 4 && width !== height);
+    return doesSizeTell && this.bitmap?.width === width && this.bitmap.height === height;
   }
 
   #check({ body_bytes: most }) {
