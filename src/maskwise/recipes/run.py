@@ -41,8 +41,23 @@ _MOVES = (
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected more than 0, got {value}")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a share from 0 to 1, got {value}")
+
+
+def _below_one(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +82,7 @@ class Files:
     """Take crowds for objects: for data whose tool marked every mask as one, as CVAT can."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
+        _below_one("held_out", self.held_out)
         if self.held_out and self.val is not None:
             raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 
@@ -81,6 +95,10 @@ class Synthetic:
     train: int = 1000
     val: int = 100
     """Scenes that training never sees; 0: training is not judged."""
+
+    def __post_init__(self) -> None:
+        _at_least("train", self.train, 1)
+        _at_least("val", self.val, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,9 +144,15 @@ class Optim:
 
     def __post_init__(self) -> None:
         _at_least("lr", self.lr, 0)
+        if self.lr_batch is not None:
+            _at_least("lr_batch", self.lr_batch, 1)
+        _below_one("momentum", self.momentum)
+        _at_least("weight_decay", self.weight_decay, 0)
+        if self.clip is not None:
+            _above_zero("clip", self.clip)
         _at_least("accumulate", self.accumulate, 1)
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(f"ema: expected a decay from 0 to below 1, got {self.ema}")
+        if self.ema is not None:
+            _below_one("ema", self.ema)
 
     def rate(self, batch: int) -> float:
         """The learning rate for so many pictures a step."""
@@ -155,9 +179,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
-        _at_least("warmup", self.warmup, 0)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
+        for milestone in self.milestones:
+            _at_least("milestones", milestone, 0)
+        for name in ("gamma", "last", "warmup_from"):
+            _share(name, getattr(self, name))
+        _at_least("power", self.power, 0)
+        _at_least("warmup", self.warmup, 0)
 
     def total(self, per_epoch: int) -> int:
         """Steps, where an epoch has so many."""
@@ -201,6 +230,9 @@ class Watch:
     def __post_init__(self) -> None:
         for name in ("val_epochs", "save_steps", "log_steps"):
             _at_least(name, getattr(self, name), 1)
+        if self.patience is not None:
+            _at_least("patience", self.patience, 1)
+        _at_least("bad_steps", self.bad_steps, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +251,11 @@ class Run(Generic[C]):
     """Refuse operations whose result changes from one time to the next; slower on a GPU."""
     begins_with: str | None = None
     """Digest of the weights of the trained model that this begins with; None: with those of a new network."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected a whole number from 0 to below 2**32, got {self.seed}")
+        _at_least("num_classes", getattr(self.config, "num_classes", 1), 1)  # of all methods that have classes
 
     def fitted(self, categories: Categories) -> "Run[C]":
         """With as many classes as the data has, where the method has classes."""
