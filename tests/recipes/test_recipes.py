@@ -57,6 +57,14 @@ def test_the_papers_schedule_is_18_epochs_with_a_tenth_after_14_and_17(name):
     assert left == {"config.soft_nms_sigma", "config.min_score", "schedule.epochs", "schedule.milestones"}
 
 
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name.endswith(("_r50_fpn_coco", "_1x"))])
+def test_the_rate_falls_after_the_published_shares_of_training(name):
+    """60,000 and 80,000 of 90,000 steps; of PANet 120,000 of 160,000."""
+    schedule = built(name).schedule
+    published = (3 / 4,) if name.startswith("panet") else (60 / 90, 80 / 90)
+    assert [milestone / schedule.epochs for milestone in schedule.milestones] == pytest.approx(published, abs=5e-4)
+
+
 def test_mask_scoring_on_coco_starts_as_its_authors_repository():
     run = built("ms_rcnn_r50_fpn_coco")
     assert run.optim.rate(16) == 0.02
