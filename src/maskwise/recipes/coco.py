@@ -167,7 +167,7 @@ def embed_mask_r50_fpn_coco(data: str) -> Run[embed_mask.Config]:
 
 
 def _scored(backbone: Name, data: str, *, size: tuple[int, int] = (800, 1333)) -> Run[ms_rcnn.Config]:
-    """With maskrcnn-benchmark's warm-up. `size`: short side of the pictures, and the most that the long one may have."""
+    """With maskrcnn-benchmark's warm-up. `size`: short side of the pictures, and the most of the long one."""
     short, long = size
     config = ms_rcnn.Config(num_classes=CLASSES, backbone=backbone, weights="imagenet", frozen_stages=2)
     schedule = Schedule(epochs=12, milestones=MILESTONES, warmup=500, warmup_from=1 / 3)

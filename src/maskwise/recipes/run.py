@@ -224,7 +224,7 @@ class Watch:
     """Steps from one checkpoint to the next; there is one after each epoch too."""
     log_steps: int = 20
     bad_steps: int = 10
-    """Steps with a loss or gradient that is no number are passed over; more than so many end training."""
+    """Steps with a loss or gradient that is not finite are passed over; more than so many end training."""
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
