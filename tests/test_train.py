@@ -348,7 +348,7 @@ def test_nothing_stays_of_a_step_without_a_number(tmp_path):
 
 def test_too_many_such_steps_end_training(tmp_path):
     run = tiny_run(config=Config(nan_in=(1, 2, 3)), watch={"bad_steps": 2})
-    with pytest.raises(CannotGoOn, match="3 steps gave no number, 2 are allowed"):
+    with pytest.raises(CannotGoOn, match="3 steps had a loss or gradient that is not finite; at most 2 are allowed"):
         train(run, tmp_path / "run", methods=METHODS)
 
 
@@ -493,7 +493,7 @@ def test_tensorboard_gets_what_is_a_number_and_none_of_the_steps_that_come_again
     with Logbook(tmp_path, writes=True, total=9, tensorboard=True) as book:
         book.metrics(1, {"loss": 2.0, "grad_norm": math.inf})
     with Logbook(tmp_path, writes=True, total=9, tensorboard=True) as book:
-        book.resume(4, judged=True)
+        book.resume(4, epoch_closed=True)
         book.metrics(5, {"loss": 1.0})
     first, second = boards
     assert (first.points, first.purge_step, first.closed) == ([("loss", 2.0, 1)], None, True)
