@@ -49,7 +49,7 @@ from maskwise.models.download import locked
 from maskwise.recipes.chosen import RUN_FILE, saved
 from maskwise.recipes.run import Run
 from maskwise.recipes.sources import loader, sources
-from maskwise.train import STOPPED, another, train
+from maskwise.train import STOPPED, changed_settings, train
 
 RESULTS, PAGE = Path("benchmarks/results/mask_scoring.json"), Path("docs/results.md")
 SPENT = "spent.json"
@@ -115,7 +115,7 @@ def trained(run: Run[Any], folder: Path, *, until: float) -> dict[str, Any]:
 
 def refuse_another(run: Run[Any], folder: Path) -> None:
     """A training that is whole must have been this one."""
-    if found := another(run.fitted(sources(run.data).categories), folder):
+    if found := changed_settings(run.fitted(sources(run.data).categories), folder):
         changed = "\n  ".join(found)
         raise ValueError(f"{folder} holds another training; remove it, or name another folder:\n  {changed}")
 

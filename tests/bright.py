@@ -25,10 +25,10 @@ class Bright:
     calls: list[list[Size]] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
 
-    def seen(self, size: Size) -> Size:
+    def viewed_size(self, size: Size) -> Size:
         return size
 
-    def on(self, device: torch.device) -> "Bright":
+    def to(self, device: torch.device) -> "Bright":
         return Bright(most=None, device=device, calls=self.calls)
 
     def instances(self, pictures: Sequence[np.ndarray]) -> list[Instances]:

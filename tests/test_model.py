@@ -22,9 +22,10 @@ from maskwise.data.open import open_data
 from maskwise.data.scenes import Scenes
 from maskwise.data.transforms import Enlarge
 from maskwise.methods import METHODS
-from maskwise.model import load
+from maskwise.model import digest, load
 from maskwise.models import published
 from maskwise.predictions.finder import Limited, Placed
+from maskwise.recipes.chosen import saved
 from maskwise.recipes.run import Optim
 from maskwise.train import train
 
@@ -207,18 +208,18 @@ def test_a_configuration_of_another_model_is_refused(written, tmp_path):
 def test_how_large_a_picture_is_seen(written):
     model = load(written, device="cpu")
     assert isinstance(model, Placed)
-    assert model.seen((96, 128)) == (64, 85)
-    assert model.seen((96, 128)) == tuple(model._prepared(np.zeros((96, 128, 3), np.uint8)).shape[1:])
+    assert model.viewed_size((96, 128)) == (64, 85)
+    assert model.viewed_size((96, 128)) == tuple(model._prepared(np.zeros((96, 128, 3), np.uint8)).shape[1:])
     enlarged = replace(model, view=(Enlarge(short=60),))
-    assert enlarged.seen((30, 90)) == (60, 180)
-    assert enlarged.seen((30, 200)) == (36, 240)
-    assert enlarged.seen((30, 2000)) == (30, 2000)
-    assert enlarged.seen((80, 100)) == (80, 100)
+    assert enlarged.viewed_size((30, 90)) == (60, 180)
+    assert enlarged.viewed_size((30, 200)) == (36, 240)
+    assert enlarged.viewed_size((30, 2000)) == (30, 2000)
+    assert enlarged.viewed_size((80, 100)) == (80, 100)
 
 
 def test_a_model_on_another_device_leaves_the_first_where_it_is(written):
     model = load(written, device="cpu")
-    moved = model.on(torch.device("meta"))
+    moved = model.to(torch.device("meta"))
     assert moved.device.type == "meta"
     assert {p.device.type for p in model.module.parameters()} == {"cpu"}
 
@@ -271,6 +272,21 @@ def test_what_is_shown_has_a_threshold_and_what_is_judged_has_not(written, tmp_p
     assert model.val(data).quality.numbers["detections"] > 0
 
 
+def test_an_option_of_val_that_there_is_not_is_refused_with_what_was_meant(written):
+    model = load(written, device="cpu")
+    with pytest.raises(TypeError, match="val: unknown option 'max_det'; did you mean 'max_dets'"):
+        model.val("data", max_det=3)
+    with pytest.raises(TypeError, match="val: unknown option 'splt'; did you mean 'split'"):
+        model.val("data", splt="val")
+
+
+def test_models_are_told_apart_and_can_be_kept_in_sets(written):
+    one, other = load(written, device="cpu"), load(written, device="cpu")
+    assert one == one
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
 def test_training_goes_on_from_the_weights(tiny, tmp_path):
     still = tiny_method.tiny_run(epochs=1, optim=Optim(lr=0.0, lr_batch=None, weight_decay=0.0))
     after = tiny.train(still, tmp_path / "again")
@@ -278,6 +294,26 @@ def test_training_goes_on_from_the_weights(tiny, tmp_path):
     before = dict(tiny.module.named_parameters())
     assert all(torch.equal(value, before[name]) for name, value in after.module.named_parameters())
     assert tiny.train(tiny_method.tiny_run(epochs=1), tmp_path / "more").module is not tiny.module
+
+
+def test_training_from_the_beginning(tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "tiny", tiny_method.METHODS["tiny"])
+    run = tiny_method.tiny_run(epochs=1)
+    model = maskwise.train_model(run, tmp_path / "run")
+    best = load(tmp_path / "run")
+    assert isinstance(model, maskwise.Model)
+    assert digest(model.module.state_dict()) == digest(best.module.state_dict())
+    assert saved(tmp_path / "run" / "run.json", methods=METHODS).method == "tiny"
+    with pytest.raises(ValueError, match="is not empty"):
+        maskwise.train_model(run, tmp_path / "run")
+    with pytest.raises(ValueError, match="a Run says itself what it learns from; got data='x'"):
+        maskwise.train_model(run, tmp_path / "other", data="x")
+    with pytest.raises(ValueError, match="unknown recipe tiny_ms_rcn; did you mean tiny_ms_rcnn"):
+        maskwise.train_model("tiny_ms_rcn", tmp_path / "other")
+
+
+def test_a_recipe_is_had_from_the_package():
+    assert isinstance(maskwise.recipe("tiny_ms_rcnn"), maskwise.Run)
 
 
 def on(names):

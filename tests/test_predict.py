@@ -327,6 +327,7 @@ def test_a_result_as_one_file(result, tmp_path):
 def test_nothing_found_is_a_result_like_any_other(tmp_path):
     result = predict(Bright(), np.zeros((1, 1, 3), np.uint8), ALL)
     assert len(result) == 0
+    assert result, "a result is one: `if result:` does not ask how much was found"
     assert "<table>" not in result._repr_html_()
     out = result.save(tmp_path / "out", save=("overlay", "coco", "labelme", "yolo", "png", "csv"))
     assert len(open_data(out / "coco")[0].labelled().targets) == 0

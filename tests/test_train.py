@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,8 +19,10 @@ from maskwise.checkpoint import load_weights, read_model
 from maskwise.data.scenes import Scenes
 from maskwise.logbook import Logbook, prepare
 from maskwise.masks import Masks
+from maskwise.methods import METHODS as ALL
 from maskwise.optimization import Average, build, load_state, state_of
 from maskwise.progress import Progress
+from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, differences
 from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
 from maskwise.recipes.stored import from_json
@@ -112,6 +114,68 @@ def test_what_a_run_cannot_be_is_refused_with_its_place(place, value, complaint)
     inner[place[-1]] = value
     with pytest.raises(ValueError, match=complaint):
         Run.from_json(stored, {"tiny": Config})
+
+
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        ("data.source.held_out", 1.0, "held_out: expected a number from 0 to below 1, got 1.0"),
+        ("data.batch", 0, "batch: expected at least 1, got 0"),
+        ("data.workers", -1, "workers: expected at least 0, got -1"),
+        ("optim.lr", -0.1, "lr: expected at least 0, got -0.1"),
+        ("optim.lr", float("nan"), "lr: expected at least 0, got nan"),
+        ("optim.lr", INFINITE, "lr: expected at least 0, got inf"),
+        ("optim.lr_batch", 0, "lr_batch: expected at least 1, got 0"),
+        ("optim.momentum", -1.0, "momentum: expected a number from 0 to below 1, got -1.0"),
+        ("optim.momentum", 1.0, "momentum: expected a number from 0 to below 1, got 1.0"),
+        ("optim.weight_decay", -1.0, "weight_decay: expected at least 0, got -1.0"),
+        ("optim.clip", -1.0, "clip: expected more than 0, got -1.0"),
+        ("optim.clip", 0.0, "clip: expected more than 0, got 0.0"),
+        ("optim.ema", 1.0, "ema: expected a number from 0 to below 1, got 1.0"),
+        ("schedule.epochs", 0, "epochs: expected at least 1, got 0"),
+        ("schedule.steps", 0, "steps: expected at least 1, got 0"),
+        ("schedule.milestones", [2.0, -1.0], "milestones: expected at least 0, got -1.0"),
+        ("schedule.gamma", -0.1, "gamma: expected a share from 0 to 1, got -0.1"),
+        ("schedule.last", 2.0, "last: expected a share from 0 to 1, got 2.0"),
+        ("schedule.power", -1.0, "power: expected at least 0, got -1.0"),
+        ("schedule.warmup", -1, "warmup: expected at least 0, got -1"),
+        ("schedule.warmup_from", -1.0, "warmup_from: expected a share from 0 to 1, got -1.0"),
+        ("watch.val_epochs", 0, "val_epochs: expected at least 1, got 0"),
+        ("watch.patience", 0, "patience: expected at least 1, got 0"),
+        ("watch.bad_steps", -1, "bad_steps: expected at least 0, got -1"),
+        ("seed", -1, "seed: expected a whole number from 0"),
+        ("seed", 2**32, "seed: expected a whole number from 0"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(place, value, complaint):
+    """Some would do harm in silence: a negative norm to clip at turns the gradient round."""
+    run = replace(tiny_run(), data=Data(source=Files(path="x", val=None)))
+    stored = inner = run.to_json()
+    *outer, name = place.split(".")
+    for step in outer:
+        inner = inner[step]
+    inner[name] = value
+    with pytest.raises(ValueError, match=complaint):
+        Run.from_json(stored, {"tiny": Config})
+
+
+@pytest.mark.parametrize(("train", "val"), [(0, 1), (-1, 1), (1, -1)])
+def test_scenes_are_as_many_as_there_can_be(train, val):
+    with pytest.raises(ValueError, match=r"(train|val): expected at least [01], got"):
+        Synthetic(train=train, val=val)
+
+
+OF_CLASSES = [name for name, entry in ALL.items() if any(f.name == "num_classes" for f in fields(entry.config))]
+
+
+@pytest.mark.parametrize("method", OF_CLASSES)
+def test_no_classes_are_refused_for_each_method(method):
+    run = chosen(f"tiny_{method}")
+    with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+        replace(run, config=replace(run.config, num_classes=0))
 
 
 def test_a_field_without_default_must_be_there():
@@ -284,7 +348,7 @@ def test_nothing_stays_of_a_step_without_a_number(tmp_path):
 
 def test_too_many_such_steps_end_training(tmp_path):
     run = tiny_run(config=Config(nan_in=(1, 2, 3)), watch={"bad_steps": 2})
-    with pytest.raises(CannotGoOn, match="3 steps gave no number, 2 are allowed"):
+    with pytest.raises(CannotGoOn, match="3 steps had a loss or gradient that is not finite; at most 2 are allowed"):
         train(run, tmp_path / "run", methods=METHODS)
 
 
@@ -429,7 +493,7 @@ def test_tensorboard_gets_what_is_a_number_and_none_of_the_steps_that_come_again
     with Logbook(tmp_path, writes=True, total=9, tensorboard=True) as book:
         book.metrics(1, {"loss": 2.0, "grad_norm": math.inf})
     with Logbook(tmp_path, writes=True, total=9, tensorboard=True) as book:
-        book.resume(4, judged=True)
+        book.resume(4, epoch_closed=True)
         book.metrics(5, {"loss": 1.0})
     first, second = boards
     assert (first.points, first.purge_step, first.closed) == ([("loss", 2.0, 1)], None, True)
@@ -452,7 +516,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path, monkeypatch, capsys, 
 
 INTERRUPTED = """
 import os, random, signal, sys, time, traceback
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from maskwise.recipes import chosen
 from maskwise.train import train

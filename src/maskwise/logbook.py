@@ -34,8 +34,8 @@ from maskwise.version import __version__
 Row = Mapping[str, Any]
 
 REPORT, RESULTS, SPLIT, BOARD = "eval/report.json", "eval/results.json", "split.json", "tensorboard"
-JUDGED = "val/"
-"""What the names of a judgement's numbers begin with."""
+VALIDATION = "val/"
+"""What the names of a validation's numbers begin with."""
 
 
 def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
@@ -123,12 +123,12 @@ class Logbook:
         if self._board is not None:
             self._board.close()
 
-    def resume(self, step: int, *, judged: bool) -> None:
-        """Take away what a killed process had written about steps that now come again; and about a judgement after this
-        one, unless that had been closed."""
+    def resume(self, step: int, *, epoch_closed: bool) -> None:
+        """Take away what a killed process had written about steps that now come again; and about a validation after
+        this one, which comes again too, unless its epoch was closed."""
         if self.writes:
             for name in ("metrics.jsonl", "failures.jsonl"):
-                _cut(self.folder / name, step, judged=judged)
+                _cut(self.folder / name, step, epoch_closed=epoch_closed)
             self._again_from = step + 1
 
     def json(self, name: str, content: Row | Sequence[Row]) -> None:
@@ -176,29 +176,30 @@ class Logbook:
 
     def validation(self, epoch: int, found: Validation) -> None:
         """What matters in a line for people, the classes to log.txt."""
-        told = {"box AP": found.boxes.numbers["AP"], "mask AP": found.masks.numbers["AP"]}
-        told["AP50"] = found.masks.numbers["AP50"]
+        numbers = {"box AP": found.boxes.numbers["AP"], "mask AP": found.masks.numbers["AP"]}
+        numbers["AP50"] = found.masks.numbers["AP50"]
         if found.proposals is not None:
-            told |= {name: found.proposals.numbers[name] for name in ("AR10", "AR100", "AR1000")}
+            numbers |= {name: found.proposals.numbers[name] for name in ("AR10", "AR100", "AR1000")}
         if found.keypoints is not None:
-            told["keypoint AP"] = found.keypoints.numbers["AP"]
-        self.line(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in told.items()))
+            numbers["keypoint AP"] = found.keypoints.numbers["AP"]
+        self.line(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
         width = max((len(plain(row.name)) for row in found.masks.classes), default=0)
         for row in found.masks.classes:
-            numbers = "  ".join(f"{name} {row.numbers[name]:.3f}" for name in ("AP", "AP50", "AP75"))
-            self.line(f"  {plain(row.name):<{width}}  {row.ground_truths:6d}  {numbers}", on_screen=False)
+            cells = "  ".join(f"{name} {row.numbers[name]:.3f}" for name in ("AP", "AP50", "AP75"))
+            self.line(f"  {plain(row.name):<{width}}  {row.ground_truths:6d}  {cells}", on_screen=False)
 
     def _append(self, name: str, row: Row) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def _cut(path: Path, step: int, *, judged: bool) -> None:
+def _cut(path: Path, step: int, *, epoch_closed: bool) -> None:
     """Keep the lines of JSON about this step and those before it, and lines that are about none."""
 
     def stays(row: Row) -> bool:
-        again = row.get("step") == step and not judged and any(name.startswith(JUDGED) for name in row)
-        return row.get("step", 0) <= step and not again
+        about_validation = any(name.startswith(VALIDATION) for name in row)
+        comes_again = row.get("step") == step and about_validation and not epoch_closed
+        return row.get("step", 0) <= step and not comes_again
 
     if path.exists():
         kept = [json.dumps(row) + "\n" for row in read_rows(path) if stays(row)]

@@ -5,6 +5,7 @@ Nothing that a model file or folder holds is ever executed. See docs/predict.md.
 
 import copy
 import hashlib
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -33,7 +34,7 @@ from maskwise.evaluate.validation import Validation, compare, limited, validatio
 from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
 from maskwise.models.published import find
-from maskwise.predict import Options, Result, Source, predict
+from maskwise.predict import Options, Result, Source, predict, refuse_option
 from maskwise.predictions.pictures import Given, Picture
 from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Change, Files, Run
@@ -65,9 +66,13 @@ class Wishes(TypedDict, total=False):
     max_pixels: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingElse(TypedDict):
+    """Options that there are not: type checkers refuse them, and what is asked for all the same gets a good message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Model:
-    """A method with its weights, and everything that is needed to use it."""
+    """A method with its weights, and everything that is needed to use it. Each is equal to itself alone."""
 
     name: str
     """As it was asked for."""
@@ -91,8 +96,8 @@ class Model:
             originals=[(picture.shape[0], picture.shape[1]) for picture in pictures],
         )
         with torch.no_grad():
-            found = cast(Method, self.module).predict(images.to(self.device))
-        return [instances.to("cpu") for instances in found]
+            on_device = cast(Method, self.module).predict(images.to(self.device))
+        return [instances.to("cpu") for instances in on_device]
 
     @overload
     def predict(self, source: list[Given] | tuple[Given, ...], **options: Unpack[Wishes]) -> list[Result]: ...
@@ -101,16 +106,19 @@ class Model:
     def predict(self, source: bytes | np.ndarray | Tensor | Image.Image, **options: Unpack[Wishes]) -> Result: ...
 
     @overload
-    def predict(self, source: str | Path, **options: Unpack[Wishes]) -> Any: ...
+    def predict(self, source: str | Path, **options: Unpack[Wishes]) -> Result | Iterator[Result]: ...
 
     @overload
     def predict(self, source: Iterable[Given], **options: Unpack[Wishes]) -> Iterator[Result]: ...
 
     def predict(self, source: Source, **options: Unpack[Wishes]) -> Result | list[Result] | Iterator[Result]:
-        """One result for one picture, a list for a list, a stream for a folder, a pattern, a video or an iterator.
+        """What is in one picture or in many.
 
-        A picture is a file, its bytes, an array, a tensor or a picture of Pillow. The options are those of
-        `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
+        One picture (a file, its bytes, an array, a tensor, a picture of Pillow) gives a `Result`, a list or tuple of
+        them a list of results. A folder, a pattern (`"day 1/*.png"`), a video and any other iterable give an iterator,
+        which looks at pictures as results are asked for. So what a string or path gives depends on what it names.
+
+        The options are those of `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
         """
         return predict(self, source, Options.named(**options))
 
@@ -125,29 +133,35 @@ class Model:
         workers: int = 0,
         report: Path | str | None = None,
         exist_ok: bool = False,
+        **unknown: Unpack[NothingElse],
     ) -> Validation:
         """How good the model is on a data set: AP of boxes and masks, and how far its quality can be trusted.
 
-        `report`: a page to write it to, with pictures (docs/reports.md); `exist_ok`: also over a file that is there.
+        `max_dets`: the best detections of a picture and class that count, as in COCO's rules; `max_det` of `predict`
+        is about all classes of a picture together. `report`: a page to write it to, with pictures (docs/reports.md);
+        `exist_ok`: also over a file that is there.
         """
+        for name in unknown:
+            known = [p.name for p in inspect.signature(Model.val).parameters.values() if p.kind is p.KEYWORD_ONLY]
+            refuse_option("val", name, known, {"max_det": "max_dets"})
         if report is not None:
             check_free(Path(report), exist_ok=exist_ok)
         opened = opened_split(Files(path=str(data), format=format), split)
         source = FileSource(opened)
-        found, failures = compare(self, source, opened.categories, data=str(data), batch=batch, workers=workers)
+        comparison, failures = compare(self, source, opened.categories, data=str(data), batch=batch, workers=workers)
         for failure in failures:
             log.warning("left out: %s", failure)
         if report is not None:
-            self.report(Path(report), found, source, max_dets=max_dets)
-        return validation(found, limited(max_dets))
+            self.report(Path(report), comparison, source, max_dets=max_dets)
+        return validation(comparison, limited(max_dets))
 
-    def report(self, to: Path, found: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
-        """The page of what this model found in the pictures of a source, as `compare` has it."""
+    def report(self, to: Path, comparison: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
+        """The page of what this model found in the pictures of a source, beside the truth."""
         name = Path(self.name).name
-        told = judged.facts(name, self.about, found.categories, data=found.data, device=str(self.device))
+        facts = judged.facts(name, self.about, comparison.categories, data=comparison.data, device=str(self.device))
         title = f"{self.about.method}: {name}"
         settings = limited(max_dets)
-        return judged.write(to, comparison=found, source=source, title=title, about=told, settings=settings)
+        return judged.write(to, comparison=comparison, source=source, title=title, about=facts, settings=settings)
 
     def train(
         self,
@@ -164,22 +178,11 @@ class Model:
         this model. Each class of the data begins with the weights of the class of that name, others from chance; a
         single class begins with those of a single one, whatever they are called.
         """
-        if not isinstance(recipe, str) and data is not None:
-            raise ValueError(f"a Run says itself what it learns from; got data={data!r} beside it")
-        run = chosen(recipe, data=data) if isinstance(recipe, str) else recipe
-        best = self.trained(replace(run, device=str(self.device)), folder, resume=resume, exist_ok=exist_ok)
-        return load(best, device=str(self.device))
+        run = replace(_run(recipe, data), device=str(self.device))
+        return load(train_from(self, run, folder, resume=resume, exist_ok=exist_ok), device=run.device)
 
-    def trained(self, run: Run[Any], folder: Path | str, *, resume: bool = False, exist_ok: bool = False) -> Path:
-        """As `train`, on the device of the run. Returns the file of the weights."""
-        entry = METHODS[self.about.method]
-        weights = self.module.state_dict()
-        run = replace(run, method=self.about.method, config=_config(entry, self.about), begins_with=digest(weights))
-        begin = partial(_begin, weights=weights, known=self.categories, build=partial(_of_size, entry, run))
-        return train(run, Path(folder), begin=begin, resume=resume, exist_ok=exist_ok)
-
-    def seen(self, size: Size) -> Size:
-        """How large a picture of that height and width is under the view."""
+    def viewed_size(self, size: Size) -> Size:
+        """Height and width that the network sees of a picture of that height and width."""
         for step in self.view:
             if isinstance(step, Resize):
                 size = fitted(size, short=step.short, long=step.long)
@@ -189,7 +192,8 @@ class Model:
 
     @property
     def most_instances(self) -> int | None:
-        """Of one picture; None: as many as there are. A method of proposals names the best of what has no end."""
+        """The most that can be found in one picture; None: as many as there are, or, of a method of proposals, as many
+        as are asked for."""
         entry = METHODS.get(self.about.method)
         if entry is None or entry.family == "proposals":
             return None
@@ -204,11 +208,11 @@ class Model:
         config |= {name: ceil(config[name] * more) for name in _BEFORE_LIMIT if name in config}
         about = replace(self.about, config=config | {"max_instances": most})
         entry = METHODS[about.method]
-        module = cast(nn.Module, entry.build(_config(entry, about)))
+        module = entry.build(_config(entry, about))
         module.load_state_dict(self.module.state_dict())
         return replace(self, module=module.eval().to(self.device), about=about)
 
-    def on(self, device: torch.device) -> "Model":
+    def to(self, device: torch.device) -> "Model":
         """The same on another device; this one stays where it is."""
         return replace(self, module=copy.deepcopy(self.module).to(device), device=device)
 
@@ -238,13 +242,48 @@ def load(source: str | Path = "nuclei", *, device: str = "auto", methods: Mappin
     return Model(name=str(source), module=module.eval().to(on), about=about, view=view, device=on)
 
 
+def train_model(
+    recipe: Run[Any] | str,
+    folder: Path | str,
+    *,
+    data: str | None = None,
+    resume: bool = False,
+    exist_ok: bool = False,
+) -> Model:
+    """A new model: trained as the recipe says (a name, a `run.json` or a `Run`), in a folder for all that comes of it.
+
+    `data`: where a named recipe learns from files. To begin with a model that is there: `Model.train`.
+    """
+    run = _run(recipe, data)
+    return load(train(run, Path(folder), resume=resume, exist_ok=exist_ok), device=run.device)
+
+
+def train_from(
+    model: Model, run: Run[Any], folder: Path | str, *, resume: bool = False, exist_ok: bool = False
+) -> Path:
+    """As `Model.train`, but on the device of the run. Returns the file of the best weights."""
+    entry = METHODS[model.about.method]
+    weights = model.module.state_dict()
+    run = replace(run, method=model.about.method, config=_config(entry, model.about), begins_with=digest(weights))
+    begin = partial(_begin, weights=weights, known=model.categories, build=partial(_of_size, entry, run))
+    return train(run, Path(folder), begin=begin, resume=resume, exist_ok=exist_ok)
+
+
+def _run(recipe: Run[Any] | str, data: str | None) -> Run[Any]:
+    if isinstance(recipe, str):
+        return chosen(recipe, data=data)
+    if data is not None:
+        raise ValueError(f"a Run says itself what it learns from; got data={data!r} beside it")
+    return recipe
+
+
 def _own(path: Path, methods: Mapping[str, Entry]) -> tuple[nn.Module, About]:
     weights, about = folder.read(path)
     try:
         if about.method not in methods:
             refuse_unknown("model", "method", [about.method], list(methods))
         entry = methods[about.method]
-        module = cast(nn.Module, entry.build(_config(entry, about)))
+        module = entry.build(_config(entry, about))
         checkpoint.load_weights(module, weights)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -253,11 +292,11 @@ def _own(path: Path, methods: Mapping[str, Entry]) -> tuple[nn.Module, About]:
 
 def digest(weights: Mapping[str, Tensor]) -> str:
     """The same for the same names and numbers, whatever file they lay in."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for name, value in sorted(weights.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return f"sha256:{found.hexdigest()}"
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"sha256:{sha.hexdigest()}"
 
 
 def _begin(
@@ -279,8 +318,9 @@ def _begin(
 
 
 def _of_size(entry: Entry, run: Run[Any], count: int) -> nn.Module:
-    several = Categories(names=tuple(map(str, range(count))))
-    return cast(nn.Module, entry.build(run.fitted(several).config))
+    """A new network for so many classes."""
+    numbered = Categories(names=tuple(map(str, range(count))))
+    return entry.build(run.fitted(numbered).config)
 
 
 def _config(entry: Entry, about: About) -> Any:

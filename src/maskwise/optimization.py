@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from maskwise.checkpoint import load_weights, names_differ
+from maskwise.methods import grouped
 from maskwise.recipes.run import Optim
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def build(model: nn.Module, optim: Optim, batch: int) -> Optimizer:
-    """For steps of `batch` pictures. A method's own `param_groups()` goes before ours; a group may hold `lr_factor`."""
-    own = getattr(model, "param_groups", None)
-    groups = [{"params": [p for p in model.parameters() if p.requires_grad]}] if own is None else own()
+    """For steps of `batch` pictures, with the groups of the method where it has its own."""
+    own = grouped(model)
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad]}] if own is None else own.param_groups()
     groups = [part for group in groups for part in _without_norms(model, group)]
     for group in groups:
         group["base_lr"] = optim.rate(batch) * group.pop("lr_factor", 1.0)
@@ -31,7 +32,7 @@ def build(model: nn.Module, optim: Optim, batch: int) -> Optimizer:
 
 
 def _without_norms(model: nn.Module, group: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Norm layers apart: to pull them to zero is no regularisation."""
+    """With norm layers in a group of their own, without decay: to pull them to zero is no regularisation."""
     norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters()}
     plain, bare = ([p for p in group["params"] if (id(p) in norms) == which] for which in (False, True))
     return [{**group, "params": plain}, *([{**group, "params": bare, "weight_decay": 0.0}] if bare else [])]
@@ -47,7 +48,7 @@ def parameters(optimizer: Optimizer) -> list[Tensor]:
 
 
 def state_of(optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, Tensor | None]]:
-    """By the names of the parameters; the settings are the run's."""
+    """The state of each parameter that has had a step, by its name; rates and the like are the run's, and not in it."""
     return {name: dict(optimizer.state[p]) for name, p in _named(optimizer, model) if p in optimizer.state}
 
 
@@ -70,7 +71,7 @@ def _named(optimizer: Optimizer, model: nn.Module) -> Iterable[tuple[str, Tensor
 
 
 class Statistics:
-    """Running means and variances, as they were before a step: what a step that gives no number saw must not stay."""
+    """Running means and variances as they were before a step: nothing may stay of a step that is passed over."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
@@ -87,8 +88,7 @@ class Statistics:
 
 
 class Average:
-    """Exponential moving average of the weights, and of the running means that belong to them; counters are taken as
-    they are."""
+    """Exponential moving average of the weights and of the running means that belong to them. Counters are copied."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).requires_grad_(False)

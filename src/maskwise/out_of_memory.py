@@ -1,4 +1,4 @@
-"""Whether memory was what lacked."""
+"""Recognising out-of-memory errors."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

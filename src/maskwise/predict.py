@@ -4,13 +4,13 @@ import base64
 import difflib
 import html
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -75,8 +75,12 @@ class Result:
         return read_image(self.path, max_pixels=self.max_pixels)
 
     def __len__(self) -> int:
-        """Instances."""
+        """Number of instances."""
         return len(self.instances)
+
+    def __bool__(self) -> bool:
+        """A result is one also where nothing was found, which a length of 0 would deny."""
+        return True
 
     def item(self, *, image: Path | None = None, link: bool = False, id: Id | None = None) -> Item:
         """As writers of formats take it; `image` is laid beside the annotations."""
@@ -165,14 +169,21 @@ _ALSO_CALLED = {"conf": "min_score", "confidence": "min_score", "threshold": "mi
 _ALSO_CALLED |= {"quality": "min_quality", "max_dets": "max_det", "max_instances": "max_det", "class_names": "classes"}
 
 
+def refuse_option(call: str, name: str, known: Sequence[str], also_called: Mapping[str, str]) -> NoReturn:
+    """With what was probably meant. `also_called`: names that others have for what is known here."""
+    near = difflib.get_close_matches(name, [*known, *also_called], n=1)
+    hint = f"did you mean {also_called.get(near[0], near[0])!r}?" if near else f"known: {', '.join(known)}"
+    raise TypeError(f"{call}: unknown option {name!r}; {hint}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What is reported, and how it is gone about."""
+    """What is reported, and how pictures are looked at."""
 
     min_score: float = 0.5
-    """Of the class."""
+    """Least score of the class."""
     min_quality: float = 0.0
-    """Of the mask."""
+    """Least quality of the mask."""
     classes: Sequence[str] | None = None
     """One name or several. None: all."""
     batch: int | Literal["auto"] = "auto"
@@ -191,9 +202,7 @@ class Options:
         """What is called otherwise is refused with what was probably meant."""
         known = [f.name for f in fields(cls)]
         for name in wishes.keys() - set(known):
-            near = difflib.get_close_matches(name, [*known, *_ALSO_CALLED], n=1)
-            hint = f"did you mean {_ALSO_CALLED.get(near[0], near[0])!r}?" if near else f"known: {', '.join(known)}"
-            raise TypeError(f"predict: unknown option {name!r}; {hint}")
+            refuse_option("predict", name, known, _ALSO_CALLED)
         return cls(**wishes)
 
     def __post_init__(self) -> None:

@@ -15,19 +15,20 @@ class Progress:
     epoch: int = 0
     """Epochs trained and judged."""
     best: float = -1.0
-    """Mask AP."""
+    """The best AP so far, of what `Watch.best` names."""
     stale: int = 0
     """Validations since then."""
     bad: int = 0
     """Steps passed over."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Of the numbers of the steps of this epoch, on rank 0."""
+    """Each number added up over the steps of this epoch, on rank 0."""
     counted: int = 0
+    """Steps that are in these sums."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """A row an epoch."""
 
     def add(self, numbers: Mapping[str, float]) -> None:
-        """What is no number, as the gradient of a step that float16 was too small for, is left out."""
+        """What is not finite counts as 0, as the norm of a gradient that float16 was too small for."""
         self.counted += 1
         for name, value in numbers.items():
             self.sums[name] = self.sums.get(name, 0.0) + (value if math.isfinite(value) else 0.0)

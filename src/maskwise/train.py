@@ -20,30 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskwise import checkpoint, optimization, reproducible
+from maskwise import checkpoint, distributed, optimization, reproducible
 from maskwise.categories import Categories
 from maskwise.checkpoint import About, Checkpoint
 from maskwise.data.loader import Batch, Loader
 from maskwise.data.source import Source
-from maskwise.distributed import (
-    Signals,
-    World,
-    any_rank,
-    device,
-    from_environment,
-    from_main,
-    gathered,
-    joined,
-    mean,
-    share_buffers,
-    synchronised,
-)
+from maskwise.distributed import Signals, World
+from maskwise.evaluate import validation
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
-from maskwise.evaluate.structures import judged
-from maskwise.evaluate.validation import Validation, image_id, in_order, results, validation
-from maskwise.logbook import JUDGED, REPORT, RESULTS, SPLIT, Logbook, clear, environment, prepare
-from maskwise.methods import METHODS, Entry, Method
+from maskwise.evaluate.structures import numbered_pairs
+from maskwise.logbook import REPORT, RESULTS, SPLIT, VALIDATION, Logbook, clear, environment, prepare
+from maskwise.methods import METHODS, Entry, Method, staged
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
 from maskwise.recipes.run import Files, Run, differences
@@ -58,9 +46,8 @@ STOPPED = 143
 
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-OF_NO_WEIGHT = ("device", "data.workers", "watch.save_steps", "watch.log_steps", "watch.tensorboard")
-"""What may be another when a run goes on: no weight depends on it."""
-
+MAY_DIFFER = ("device", "data.workers", "watch.save_steps", "watch.log_steps", "watch.tensorboard")
+"""Settings that may differ when a run is resumed, since no weight depends on them."""
 
 Begin = Callable[[nn.Module, Categories], None]
 """Gives a new network the weights that it begins with."""
@@ -79,12 +66,15 @@ def train(
     resume: bool = False,
     exist_ok: bool = False,
 ) -> Path:
-    """Train, or with `resume` go on with the run in the folder. Returns the best weights by mask AP, else the last."""
+    """Train, or with `resume` go on with the run in the folder.
+
+    Returns the file of the best weights, by the AP that `run.watch.best` names; of the last ones where none is best.
+    """
     if run.begins_with is not None and begin is None:
         raise ValueError("this run begins with the weights of a model; name it with --model, or use Model.train")
-    world = from_environment(os.environ)
+    world = distributed.from_environment(os.environ)
     with (
-        joined(world, device(world, run.device)),
+        distributed.joined(world, distributed.device(world, run.device)),
         Signals() as signals,
         reproducible.deterministic(run.deterministic),
         reproducible.no_denormals(),
@@ -137,20 +127,22 @@ class _Training:
 
     @property
     def per_epoch(self) -> int:
-        """Steps."""
+        """Steps of an epoch."""
         return math.ceil(len(self.loader) / self.run.optim.accumulate)
 
     @property
     def total(self) -> int:
+        """Steps of the whole training."""
         return self.run.schedule.total(self.per_epoch)
 
     @property
     def last_epoch(self) -> bool:
-        """This one, as it is being trained or judged."""
+        """Whether the epoch that is being trained or judged is the last one."""
         return (self.progress.epoch + 1) * self.per_epoch >= self.total
 
     @property
-    def judged(self) -> nn.Module:
+    def result(self) -> nn.Module:
+        """What is judged and kept: the moving average where there is one."""
         return self.average.module if self.average else self.model
 
     @property
@@ -163,17 +155,17 @@ class _Training:
 
 def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entry], begin: Begin | None) -> _Training:
     """The same on all ranks, up to the chance that each has for itself."""
-    on, found, optim = device(world, run.device), sources(run.data), run.optim
+    on, opened, optim = distributed.device(world, run.device), sources(run.data), run.optim
     reproducible.seed(run.seed)
-    run = run.fitted(found.categories)
+    run = run.fitted(opened.categories)
     module = _module(methods, run)
     if begin is not None:
-        begin(module, found.categories)
-    model = synchronised(world, module.to(on), on)
+        begin(module, opened.categories)
+    model = distributed.synchronised(world, module.to(on), on)
     wrapped = model if world.size == 1 else _averaging(model, on)
-    learned = _batches(run, found.train, folder, world, on)
+    batches = _batches(run, opened.train, folder, world, on)
     reproducible.seed(run.seed + world.rank)
-    total = run.schedule.total(math.ceil(len(learned) / optim.accumulate))
+    total = run.schedule.total(math.ceil(len(batches) / optim.accumulate))
     return _Training(
         run=run,
         world=world,
@@ -184,8 +176,8 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
         statistics=optimization.Statistics(model),
         optimizer=optimization.build(model, optim, run.data.batch),
         scaler=torch.amp.GradScaler(on.type, enabled=optim.amp == "fp16"),
-        loader=learned,
-        sources=found,
+        loader=batches,
+        sources=opened,
         folder=folder,
         book=Logbook(folder, writes=world.is_main, total=total, tensorboard=run.watch.tensorboard),
         progress=Progress(),
@@ -193,10 +185,9 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
 
 
 def _averaging(model: nn.Module, on: torch.device) -> nn.Module:
-    """Gradients of all ranks. A model that is told the step may leave a part of it alone for a while."""
-    return DistributedDataParallel(
-        model, [on] if on.type == "cuda" else None, find_unused_parameters=hasattr(model, "on_step")
-    )
+    """Gradients of all ranks. A model that learns in stages may leave a part of itself alone for a while."""
+    unused = staged(model) is not None
+    return DistributedDataParallel(model, [on] if on.type == "cuda" else None, find_unused_parameters=unused)
 
 
 def _batches(
@@ -209,7 +200,7 @@ def _batches(
 def _module(methods: Mapping[str, Entry], run: Run[Any]) -> nn.Module:
     if run.method not in methods:
         raise ValueError(f"unknown method {run.method!r}; known: {', '.join(methods)}")
-    return cast(nn.Module, methods[run.method].build(run.config))
+    return methods[run.method].build(run.config)
 
 
 # Steps
@@ -229,51 +220,54 @@ def _epoch(t: _Training, signals: Signals) -> None:
                 raise SystemExit(STOPPED)
     if t.sources.val is not None and ((p.epoch + 1) % watch.val_epochs == 0 or t.last_epoch):
         verdict = _validate(t, t.sources.val, signals)
-        if any_rank(t.world, t.on, signals.raised)[0]:
+        if distributed.any_rank(t.world, t.on, signals.raised)[0]:
             _save(t)
             raise SystemExit(STOPPED)
-        _close(t, verdict, judged=True)
+        _close(t, verdict, validated=True)
     else:
-        _close(t, None, judged=False)
+        _close(t, None, validated=False)
 
 
 def _step(t: _Training, parts: list[Batch], signals: Signals, *, began: float) -> bool:
     """One step of the optimiser; whether any process was told to stop. `began`: when the wait for its data did."""
-    p, factor = t.progress, t.run.schedule.factor(t.progress.step, t.per_epoch)
-    optimization.set_rate(t.optimizer, factor)
-    if (on_step := getattr(t.model, "on_step", None)) is not None:
-        on_step(p.step, t.total)
-    t.optimizer.zero_grad(set_to_none=True)
+    p = t.progress
+    optimization.set_rate(t.optimizer, t.run.schedule.factor(p.step, t.per_epoch))
+    if (method := staged(t.model)) is not None:
+        method.on_step(p.step, t.total)
     t.statistics.keep()
-    numbers: dict[str, float] = {}
-    stop = bad = False
+    losses, stop = _gradients(t, parts, signals)
+    moved, numbers = (False, {}) if losses is None else _move(t, parts, losses)
+    p.step += 1
+    if moved:
+        p.add(numbers)
+        if t.average is not None:
+            t.average.update(t.model, p.step)
+    else:
+        t.statistics.restore()
+    pictures = t.run.data.batch / (time.perf_counter() - began)
+    _tell(t, {**numbers, "lr": t.optimizer.param_groups[0]["lr"], "pictures_per_second": pictures})
+    return stop
+
+
+def _gradients(t: _Training, parts: list[Batch], signals: Signals) -> tuple[dict[str, float] | None, bool]:
+    """Those of all parts of a step, added up. Returns the losses, or None where one is not finite on any process; and
+    whether any process was told to stop."""
+    t.optimizer.zero_grad(set_to_none=True)
+    means: dict[str, float] = {}
+    stop = False
     for i, batch in enumerate(parts):
         with _alone(t) if i + 1 < len(parts) else nullcontext(), _memory(t, batch):
             losses = _losses(t, batch)
             total = _total(losses) / len(parts)
             fine = bool(total.isfinite())
-            bad, stop = any_rank(t.world, t.on, not fine, signals.raised)
+            bad, stop = distributed.any_rank(t.world, t.on, not fine, signals.raised)
             if bad:
                 _pass_over(t, () if fine else batch.names, {name: float(v.detach()) for name, v in losses.items()})
-                break
+                return None, stop
             t.scaler.scale(total).backward()
         for name, value in losses.items():
-            numbers[f"loss/{name}"] = numbers.get(f"loss/{name}", 0.0) + float(value.detach()) / len(parts)
-    if not bad:
-        numbers = mean(t.world, t.on, numbers)
-        numbers["grad_norm"], bad = _move(t)
-        if bad:
-            _pass_over(t, [name for batch in parts for name in batch.names], numbers)
-    p.step += 1
-    if bad:
-        t.statistics.restore()
-    else:
-        p.add(numbers)
-        if t.average is not None:
-            t.average.update(t.model, p.step)
-    pictures = t.run.data.batch / (time.perf_counter() - began)
-    _tell(t, {**numbers, "lr": t.optimizer.param_groups[0]["lr"], "pictures_per_second": pictures})
-    return stop
+            means[f"loss/{name}"] = means.get(f"loss/{name}", 0.0) + float(value.detach()) / len(parts)
+    return distributed.mean(t.world, t.on, means), stop
 
 
 def _alone(t: _Training) -> AbstractContextManager[None]:
@@ -313,31 +307,36 @@ def _total(losses: Losses) -> Tensor:
     return torch.stack([value.float() for value in losses.values() if value.requires_grad]).sum()
 
 
-def _move(t: _Training) -> tuple[float, bool]:
-    """The step itself. Returns the norm of the gradient, and whether that is no number, so that nothing was moved."""
+def _move(t: _Training, parts: list[Batch], losses: dict[str, float]) -> tuple[bool, dict[str, float]]:
+    """Moves the weights by their gradients. Returns whether these are finite, else nothing was moved; and the losses
+    with the norm of the gradient."""
     t.scaler.unscale_(t.optimizer)
     clip = math.inf if t.run.optim.clip is None else t.run.optim.clip
     norm = float(nn.utils.clip_grad_norm_(optimization.parameters(t.optimizer), clip))
+    numbers = {**losses, "grad_norm": norm}
     if not math.isfinite(norm) and not t.scaler.is_enabled():
-        return norm, True
+        _pass_over(t, [name for batch in parts for name in batch.names], numbers)
+        return False, numbers
     t.scaler.step(t.optimizer)  # which knows when float16 was too small, moves nothing then, and scales less
     t.scaler.update()
-    return norm, False
+    return True, numbers
 
 
 def _pass_over(t: _Training, names: Sequence[str], numbers: Mapping[str, float]) -> None:
-    """A step that gives no number: its pictures are named, and after too many of them training ends."""
+    """A step whose loss or gradient is not finite: its pictures are named, and after too many of them training ends."""
     p, watch = t.progress, t.run.watch
     p.bad += 1
     row = {name: f"{value:g}" for name, value in numbers.items()}
-    found = gathered(t.world, [(list(names), row)] if names else [])
-    for pictures, values in found:
+    for pictures, values in distributed.gathered(t.world, [(list(names), row)] if names else []):
         exception, message = "NonFinite", ", ".join(f"{name} {value}" for name, value in values.items())
         place = {"step": p.step + 1, "stage": "train", "images": pictures}
         t.book.failure({**place, "exception": exception, "message": message})
         t.book.line(f"step {p.step + 1} passed over: {message}; pictures: {', '.join(pictures)}")
     if p.bad > watch.bad_steps:
-        raise CannotGoOn(f"{p.bad} steps gave no number, {watch.bad_steps} are allowed; see {t.folder}/failures.jsonl")
+        raise CannotGoOn(
+            f"{p.bad} steps had a loss or gradient that is not finite; at most {watch.bad_steps} are allowed; "
+            f"see {t.folder}/failures.jsonl"
+        )
 
 
 def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
@@ -353,51 +352,56 @@ def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
 
 
 class _Verdict(NamedTuple):
-    found: Validation
+    reports: validation.Validation
     results: list[dict[str, object]]
-    """The same, picture by picture."""
+    """What was found in each picture, as COCO has it."""
 
 
 def _validate(t: _Training, val: Source, signals: Signals) -> _Verdict | None:
     """Each rank judges its share by the same weights; rank 0 puts them together, the others have no verdict."""
-    share_buffers(t.world, t.judged)
+    model = t.result
+    distributed.share_buffers(t.world, model)
     pairs: list[tuple[int, Pair]] = []
     if t.world.rank < len(val):
         with _batches(t.run, val, t.folder, t.world, t.on, judging=True) as shown, torch.no_grad():
-            t.judged.eval()
-            for numbered in judged(cast(Method, t.judged).predict, shown, val, t.on):
+            model.eval()
+            for numbered in numbered_pairs(cast(Method, model).predict, shown, val, t.on):
                 pairs.append(numbered)
                 if signals.raised:
                     break
-            t.judged.train()
-    everything = in_order(val, gathered(t.world, pairs))
+            model.train()
+    everything = validation.in_order(val, distributed.gathered(t.world, pairs))
     if not t.world.is_main:
         return None
     data = t.run.data.source
-    shown = f"{data.path} {data.val}" if isinstance(data, Files) else f"{len(val)} scenes"
-    whole = Comparison(categories=t.sources.categories, pairs=tuple(pair for _, pair in everything), data=shown)
-    return _Verdict(validation(whole), results(whole, [image_id(val, i) for i, _ in everything]))
+    name = f"{data.path} {data.val}" if isinstance(data, Files) else f"{len(val)} scenes"
+    whole = Comparison(categories=t.sources.categories, pairs=tuple(pair for _, pair in everything), data=name)
+    ids = [validation.image_id(val, i) for i, _ in everything]
+    return _Verdict(validation.validation(whole), validation.results(whole, ids))
 
 
-def _close(t: _Training, verdict: _Verdict | None, *, judged: bool) -> None:
-    """The end of an epoch: its row, the weights worth keeping, a checkpoint."""
+def _close(t: _Training, verdict: _Verdict | None, *, validated: bool) -> None:
+    """The end of an epoch: its row, the weights worth keeping, a checkpoint. `validated`: on all ranks, while only rank
+    0 has the verdict."""
     p = t.progress
     p.epoch += 1
-    numbers = {} if verdict is None else {f"{JUDGED}{name}": value for name, value in verdict.found.metrics().items()}
+    numbers: dict[str, float] = {}
+    if verdict is not None:
+        numbers = {f"{VALIDATION}{name}": value for name, value in verdict.reports.metrics().items()}
     p.history.append({"epoch": p.epoch, "step": p.step, **finite({**p.means(), **numbers})})
     p.sums, p.counted = {}, 0
     if verdict is not None:
         t.book.metrics(p.step, numbers)
-        t.book.validation(p.epoch, verdict.found)
-    if judged:
-        ap = from_main(t.world, math.nan if verdict is None else verdict.found.ap(t.run.watch.best))
+        t.book.validation(p.epoch, verdict.reports)
+    if validated:
+        ap = distributed.from_main(t.world, math.nan if verdict is None else verdict.reports.ap(t.run.watch.best))
         is_best, p.stale = ap > p.best, p.stale + 1  # not so where there was nothing to find
         if is_best:
             p.best, p.stale = ap, 0
             _keep(t, "best")
         if verdict is not None and (is_best or not (t.folder / REPORT).exists()):
             t.book.json(RESULTS, verdict.results)
-            t.book.json(REPORT, {"epoch": p.epoch, **verdict.found.to_json()})
+            t.book.json(REPORT, {"epoch": p.epoch, **verdict.reports.to_json()})
     _keep(t, "last")
     t.book.epochs(p.history)
     _save(t)
@@ -405,7 +409,7 @@ def _close(t: _Training, verdict: _Verdict | None, *, judged: bool) -> None:
 
 def _keep(t: _Training, name: str) -> None:
     if t.world.is_main:
-        checkpoint.write_model(t.folder / "weights" / f"{name}.safetensors", t.judged.state_dict(), _about(t))
+        checkpoint.write_model(t.folder / "weights" / f"{name}.safetensors", t.result.state_dict(), _about(t))
 
 
 def _about(t: _Training) -> About:
@@ -424,7 +428,7 @@ def _about(t: _Training) -> About:
 
 def _save(t: _Training) -> None:
     """Every rank's chance, and everything else from rank 0."""
-    chance = gathered(t.world, [reproducible.chance(t.on)])
+    chance = distributed.gathered(t.world, [reproducible.chance(t.on)])
     if t.world.is_main:
         state = {
             "progress": asdict(t.progress),
@@ -462,22 +466,21 @@ def _resume(t: _Training) -> None:
         setattr(t.progress, f.name, state["progress"][f.name])
     reproducible.restore(state["chance"][t.world.rank], t.on)
     history = t.progress.history
-    t.book.resume(t.progress.step, judged=bool(history) and history[-1]["step"] == t.progress.step)
+    t.book.resume(t.progress.step, epoch_closed=bool(history) and history[-1]["step"] == t.progress.step)
     t.book.line(f"going on after step {t.progress.step}")
 
 
-def another(run: Run[Any], folder: Path) -> list[str]:
-    """What is another than in the run that was begun there, where fields that are younger than that had their
-    defaults."""
+def changed_settings(run: Run[Any], folder: Path) -> list[str]:
+    """Settings that differ from the run begun in `folder`; fields added since then count as their defaults."""
     stored = json.loads((folder / "run.json").read_bytes())
     if stored.get("method") == run.method:
         stored = Run.from_json(stored, {run.method: type(run.config)}).to_json()
-    found = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(run.to_json())))
-    return [line for line in found if line.partition(":")[0] not in OF_NO_WEIGHT]
+    lines = differences(json.loads(json.dumps(stored)), json.loads(json.dumps(run.to_json())))
+    return [line for line in lines if line.partition(":")[0] not in MAY_DIFFER]
 
 
 def _changed(t: _Training) -> list[str]:
-    found = another(t.run, t.folder)
+    lines = changed_settings(t.run, t.folder)
     if t.sources.split is not None and t.sources.split != json.loads((t.folder / SPLIT).read_bytes()):
-        found.append(f"the pictures: they are not those that {SPLIT} names")
-    return found
+        lines.append(f"the pictures: they are not those that {SPLIT} names")
+    return lines

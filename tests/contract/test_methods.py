@@ -11,7 +11,7 @@ from small import CLASSES, batch, small
 
 from maskwise.categories import Categories
 from maskwise.masks import Masks
-from maskwise.methods import METHODS
+from maskwise.methods import METHODS, Method
 from maskwise.structures import Images, Targets
 from maskwise.weights import classes
 
@@ -174,6 +174,7 @@ def test_half_the_precision_gives_almost_the_same_losses(name):
 def test_predictions_are_ranked_and_fit_the_original_picture(name):
     images, _ = batch()
     images = replace(images, originals=((64, 96), (100, 130)))
+    assert isinstance(small(name), Method)
     for found, size in zip(small(name).eval().predict(images), images.originals, strict=True):
         assert len(found) > 0
         assert found.masks.size == size

@@ -65,7 +65,7 @@ def test_each_way_to_run_out_of_memory_is_known(error, expected):
 class Shrinking(Bright):
     """Sees every picture with a short side of 400."""
 
-    def seen(self, size):
+    def viewed_size(self, size):
         factor = 400 / min(size)
         return round(size[0] * factor), round(size[1] * factor)
 

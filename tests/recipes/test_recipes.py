@@ -1,6 +1,8 @@
 import inspect
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from maskwise.recipes.stored import from_json
 from maskwise.recipes.table import RECIPES
 from maskwise.structures import Targets
 
+ROOT = Path(__file__).parents[2]
 WRITTEN = [name for name in RECIPES if name != "own"]  # which looks at the data first: see test_own.py
 CONFIGS = {name: entry.config for name, entry in METHODS.items()}
 
@@ -52,6 +55,14 @@ def test_the_papers_schedule_is_18_epochs_with_a_tenth_after_14_and_17(name):
     assert (run.config.soft_nms_sigma, run.config.min_score) == (0.6, 0.001)
     left = {line.split(":")[0] for line in differences(run.to_json(), short.to_json())}
     assert left == {"config.soft_nms_sigma", "config.min_score", "schedule.epochs", "schedule.milestones"}
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name.endswith(("_r50_fpn_coco", "_1x"))])
+def test_the_rate_falls_after_the_published_shares_of_training(name):
+    """60,000 and 80,000 of 90,000 steps; of PANet 120,000 of 160,000."""
+    schedule = built(name).schedule
+    published = (3 / 4,) if name.startswith("panet") else (60 / 90, 80 / 90)
+    assert [milestone / schedule.epochs for milestone in schedule.milestones] == pytest.approx(published, abs=5e-4)
 
 
 def test_mask_scoring_on_coco_starts_as_its_authors_repository():
@@ -150,3 +161,48 @@ def test_imagenet_is_a_word_and_no_path():
     kind = CONFIGS["ms_rcnn"]
     assert from_json(kind, {"num_classes": 2, "weights": "imagenet"}, "config").weights == "imagenet"
     assert from_json(kind, {"num_classes": 2, "weights": "a.pth"}, "config").weights.name == "a.pth"
+
+
+# What pages say
+
+PLACE = r"[a-z_]+(?:\.\w+)+=[^\s`]+"
+SET = re.compile(rf"--set +((?:{PLACE}\s+)*{PLACE})")
+
+
+def settings(text: str) -> list[list[str]]:
+    """The changes of each `--set` in a text; one on the next line of a shell is a change, too."""
+    return [found.split() for found in SET.findall(text.replace("\\\n", " "))]
+
+
+def test_settings_are_found_as_people_write_them():
+    text = "`--set a.b=1 c.d.0.e=[1,2]`, `--set config...`, --set optim.lr=0.1 \\\n data.batch=4   # less"
+    assert settings(text) == [["a.b=1", "c.d.0.e=[1,2]"], ["optim.lr=0.1", "data.batch=4"]]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_recipe_says_can_be_set_can_be_set(name):
+    written = inspect.getdoc(RECIPES[name]) or ""
+    module = inspect.getdoc(inspect.getmodule(RECIPES[name])) or ""
+    assert ("--set" in written) == bool(settings(written))
+    for changes in [*settings(written), *(settings(module) if f"train {name} " in module else [])]:
+        assert differences(changed(built(name), changes).to_json(), built(name).to_json())
+
+
+PAGES = [path for path in (*(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")) if settings(path.read_text())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_a_page_says_can_be_set_can_be_set(page):
+    """Of the recipe that its command names, else of one that learns from files."""
+    for line in page.read_text().replace("\\\n", " ").splitlines():
+        named = re.search(rf"maskwise train ({'|'.join(WRITTEN)}) ", line)
+        name = named[1] if named else "ms_rcnn_nuclei"
+        for changes in settings(line):
+            assert changed(built(name), changes).method == built(name).method
+
+
+def test_a_number_is_taken_for_the_word_that_is_written_so():
+    run = built("embed_mask_r50_fpn_coco")
+    assert changed(run, ["config.version=2020"]).config.version == "2020"
+    with pytest.raises(ValueError, match="unknown value 2019; did you mean 2021"):
+        changed(run, ["config.version=2019"])

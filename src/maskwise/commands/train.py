@@ -108,13 +108,13 @@ def train(
 
 def _trained(run: "Run[Any]", model: str | None, folder: Path, *, resume: bool, exist_ok: bool) -> Path:
     """The best weights, from those of a model or from the beginning."""
-    from maskwise.model import load
+    from maskwise.model import load, train_from
     from maskwise.train import train as start
 
     if model is None:
         return start(run, folder, resume=resume, exist_ok=exist_ok)
     # on the CPU: each of several processes has a GPU of its own for it later
-    return load(model, device="cpu").trained(run, folder, resume=resume, exist_ok=exist_ok)
+    return train_from(load(model, device="cpu"), run, folder, resume=resume, exist_ok=exist_ok)
 
 
 def _chosen(recipe: str, data: str | None) -> "Run[Any]":

@@ -63,7 +63,9 @@ def _floats(values: Tensor) -> Float[np.ndarray, "..."]:
     return values.detach().to("cpu", torch.float64).numpy()
 
 
-def judged(predict: Predict, batches: Iterable[Batch], source: Source, on: torch.device) -> Iterator[tuple[int, Pair]]:
+def numbered_pairs(
+    predict: Predict, batches: Iterable[Batch], source: Source, on: torch.device
+) -> Iterator[tuple[int, Pair]]:
     """What `predict` of a method finds beside the truth, with the position of each picture in the source."""
     for batch in batches:
         found = predict(batch.images.to(on))

@@ -24,7 +24,7 @@ from maskwise.evaluate.objects import Comparison, Pair, order_of_id, present, xy
 from maskwise.evaluate.quality import quality
 from maskwise.evaluate.recall import recall
 from maskwise.evaluate.report import Report, finite
-from maskwise.evaluate.structures import Predict, judged
+from maskwise.evaluate.structures import Predict, numbered_pairs
 from maskwise.methods import Method
 from maskwise.structures import Images, Instances
 
@@ -156,7 +156,7 @@ def compare(
     )
     with loader, torch.no_grad():
         shown = watched(loader, len(loader))
-        pairs = in_order(source, judged(predict, shown, source, model.device))
+        pairs = in_order(source, numbered_pairs(predict, shown, source, model.device))
     return Comparison(categories=categories, pairs=tuple(pair for _, pair in pairs), data=data), loader.failures
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import nn
 
 from maskwise.methods import (
     deepmask,
@@ -19,12 +21,45 @@ from maskwise.methods import (
 from maskwise.structures import Images, Instances, Losses, Targets
 
 
+@runtime_checkable
 class Method(Protocol):
-    """What each is, besides a `torch.nn.Module`."""
+    """What each is, besides a `torch.nn.Module`; `WithStages` and `WithGroups` are what it may be as well."""
 
-    def forward(self, images: Images, targets: list[Targets]) -> Losses: ...
+    def forward(self, images: Images, targets: list[Targets]) -> Losses:
+        """Losses by name, already weighted; their sum is learned from. One without a gradient is only told."""
+        ...
 
-    def predict(self, images: Images) -> list[Instances]: ...
+    def predict(self, images: Images) -> list[Instances]:
+        """What is in each picture, best first, in the coordinates of the original."""
+        ...
+
+
+@runtime_checkable
+class WithStages(Protocol):
+    """A method of which what is learned depends on how far training is."""
+
+    def on_step(self, step: int, total: int) -> None:
+        """Called before each step of `total`, from 0 on. Nothing of it is kept: a run that is resumed calls it anew."""
+        ...
+
+
+@runtime_checkable
+class WithGroups(Protocol):
+    """A method whose parameters do not all learn alike."""
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups as PyTorch's optimisers take them; `lr_factor` is what the rate of a group is multiplied by."""
+        ...
+
+
+def staged(method: object) -> WithStages | None:
+    """The method, where it has stages. Of an `nn.Module`, which may have any attribute, type checkers cannot tell."""
+    return method if isinstance(method, WithStages) else None
+
+
+def grouped(method: object) -> WithGroups | None:
+    """The method, where it has groups of its own."""
+    return method if isinstance(method, WithGroups) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +69,8 @@ class Entry:
     venue: str
     family: Literal["two-stage", "cascade", "one-stage", "proposals", "grouping", "recurrent"]
     config: type
-    build: Callable[[Any], Method]
-    """From an instance of `config`."""
+    build: Callable[[Any], nn.Module]
+    """Makes a `Method` of an instance of `config`."""
 
 
 METHODS = {

@@ -124,25 +124,25 @@ def _smaller(finder: Finder, picture: Picture, keep: Keep, limit: Limit, failed:
     size = (picture.shape[0], picture.shape[1])
     side = (max(size) + 1) // 2
     tile = (min(side, size[0]), min(side, size[1]))
-    if side >= SMALLEST and _area(seen(finder, tile)) < _area(seen(finder, size)):
+    if side >= SMALLEST and _area(viewed_size(finder, tile)) < _area(viewed_size(finder, size)):
         log.warning("out of memory with a picture of %d x %d: trying tiles of %d", size[1], size[0], side)
         return tiled(finder, picture, keep, limit, side=side)
     if isinstance(finder, Placed) and finder.device.type != "cpu":
         log.warning("out of memory on %s: trying the CPU", finder.device)
-        return find(finder.on(torch.device("cpu")), [picture], keep, limit)[0]
+        return find(finder.to(torch.device("cpu")), [picture], keep, limit)[0]
     raise failed
 
 
 def tile_side(finder: Finder, size: Size) -> int | None:
     """Side of the tiles that a picture should be cut into, such that their pixels are seen as they are; None: none."""
-    shown = seen(finder, size)
+    shown = viewed_size(finder, size)
     if max(size) <= SHRUNK * max(shown) and _area(shown) <= MOST_SEEN:
         return None
-    return max(SMALLEST, min(*seen(finder, (TILE, TILE)), TILE))
+    return max(SMALLEST, min(*viewed_size(finder, (TILE, TILE)), TILE))
 
 
-def seen(finder: Finder, size: Size) -> Size:
-    return finder.seen(size) if isinstance(finder, Placed) else size
+def viewed_size(finder: Finder, size: Size) -> Size:
+    return finder.viewed_size(size) if isinstance(finder, Placed) else size
 
 
 def _area(size: Size) -> int:

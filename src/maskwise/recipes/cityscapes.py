@@ -16,8 +16,8 @@ def mask_rcnn_r50_fpn_cityscapes(data: str) -> Run[mask_rcnn.Config]:
         torchrun --nproc-per-node 8 -m maskwise train mask_rcnn_r50_fpn_cityscapes --data cityscapes
 
     The paper reports 31.5 AP on val from fine annotations alone, 36.4 from weights trained on COCO, by the benchmark's
-    own rules (`maskwise eval --policy cityscapes`); training here is judged by COCO's. 2,975 pictures make 64.5 epochs
-    of 24,000 steps; here are 64.
+    own rules (`maskwise eval --policy cityscapes`); training here is judged by COCO's. 24,000 steps are 64.5 epochs of
+    2,975 pictures; here are 64.
     """
     return Run(
         method="mask_rcnn",

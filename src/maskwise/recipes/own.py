@@ -1,4 +1,4 @@
-"""A run for data that nobody wrote a recipe for: its pictures and objects are measured, and each choice is said.
+"""A run for data that nobody wrote a recipe for: pictures and objects are measured, and the log says each choice.
 
 maskwise train --data photos
 maskwise train own --data photos --dry-run        what would be chosen, in full
@@ -6,7 +6,7 @@ maskwise train own --data photos --dry-run        what would be chosen, in full
 
 import logging
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,27 @@ LOOKED_AT = 200
 WANTED_SIDE = 16
 """Pixels that nine of ten objects should have, in height and width: smaller ones are hard to find and to outline."""
 HELD_OUT = 0.2
+"""Share of the pictures that training is judged by, where the data has no split for that."""
+WORTH_CROPPING = 1.25
+"""Crops are cut from pictures whose short side is more than so many times that of a crop: smaller ones lose little
+memory whole."""
+ROOM = 1.5
+"""Instances that a model may find, for each object of the fullest picture that was looked at: others may be fuller."""
+LEAST_ROOM = 100
+"""COCO's number: what people and evaluators expect of a picture."""
+REGIONS_EACH = 3
+"""Proposals for each of these instances: most regions lie beside an object or on one that another has found."""
+LEAST_REGIONS = 300
+"""Also where there are few objects."""
+LEVEL_EACH = 2
+"""Regions of a level of the pyramid for each instance, before suppression: all objects may be of one size."""
+LEAST_LEVEL = 1000
+"""The usual number, of a level in a test and of all levels in training."""
+LEAST_EPOCHS, MOST_EPOCHS = 4, 300
+"""Large data is seen a few times however long that takes; a few pictures are known by heart long before the end."""
+SMALL_OBJECT = 32
+"""Pixels across, as the network sees them. Where a tenth of the objects is below that, anchors begin at 16 pixels, else
+at 32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,28 +109,31 @@ LARGE = Machine(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
+    """Sizes in pixels."""
+
     pictures: int
     short: int
-    """Of the pictures, the median; as all that follow."""
+    """Median of the pictures' short sides."""
     long: int
+    """Median of their long sides."""
     most: int
     """Objects of the picture that has most."""
     side: float
-    """Of an object: the root of its area."""
+    """Median of the objects' sides; a side is the root of an area."""
     small: float
-    """What a tenth of the objects is smaller than."""
+    """A tenth of the objects has a side below this."""
     empty: int
     """Pictures without an object among those that were looked at."""
     looked_at: int
 
 
 def own(data: str) -> Run[ms_rcnn.Config]:
-    """Mask Scoring R-CNN with what suits your pictures and objects; what it chose and why is said."""
+    """Mask Scoring R-CNN with what suits your pictures and objects; the log says what it chose and why."""
     source = _source(data)
-    found = measured(open_data(data, format=source.format, split=source.train))
+    sizes = measured(open_data(data, format=source.format, split=source.train))
     machine = LARGE if torch.cuda.is_available() else SMALL
-    run = fitting(found, source, machine)
-    for line in reasons(found, run, machine):
+    run = fitting(sizes, source, machine)
+    for line in reasons(sizes, run, machine):
         log.info("  %s", line)
     return run
 
@@ -164,22 +188,26 @@ def measured(data: DataSet, *, most: int = LOOKED_AT) -> Measured:
 
 
 def scale(found: Measured, machine: Machine) -> float:
-    """What pictures are multiplied by: small ones up to twice for small objects, large ones no smaller than these
-    bear."""
-    whole, wanted = machine.long / found.long, WANTED_SIDE / found.small
-    if whole >= 1:
-        return min(2.0, whole, max(1.0, wanted))
-    return min(1.0, max(whole, wanted))
+    """What the sides of pictures are multiplied by.
+
+    Pictures that fit the machine grow where objects are small, to at most twice their size and while they still fit.
+    Larger ones shrink until they fit, or until objects would become too small.
+    """
+    to_fit, to_be_seen = machine.long / found.long, WANTED_SIDE / found.small
+    if to_fit >= 1:
+        return min(2.0, to_fit, max(1.0, to_be_seen))
+    return min(1.0, max(to_fit, to_be_seen))
 
 
 def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Config]:
+    """The run for data that was measured so."""
     factor = scale(found, machine)
-    shown, short = _view(found, factor), found.short * factor
-    crop = (RandomCrop(size=(machine.crop, machine.crop), keep_one=True),) if short > 1.25 * machine.crop else ()
+    shown, cropped = _view(found, factor), found.short * factor > WORTH_CROPPING * machine.crop
+    crop = (RandomCrop(size=(machine.crop, machine.crop), keep_one=True),) if cropped else ()
     colour = ColourJitter(brightness=0.2, contrast=0.2, saturation=0.2)
-    most = 10 * -(-max(100, found.most * 3 // 2) // 10)
+    most = max(LEAST_ROOM, _up_to_tens(floor(ROOM * found.most)))
     learned = found.pictures * (1 - source.held_out) if found.pictures >= TOO_FEW else found.pictures
-    epochs = min(300, max(4, floor(machine.steps * machine.batch / learned + 0.5)))
+    epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, floor(machine.steps * machine.batch / learned + 0.5)))
     return Run(
         method="ms_rcnn",
         config=ms_rcnn.Config(
@@ -190,12 +218,12 @@ def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Con
             frozen_stages=machine.frozen_stages,
             width=machine.width,
             hidden=machine.hidden,
-            anchor_scale=4.0 if found.small * factor < 32 else 8.0,
+            anchor_scale=4.0 if found.small * factor < SMALL_OBJECT else 8.0,
             region_samples=machine.region_samples,
-            per_level_train=1000,
-            per_level_test=max(1000, 2 * most),
-            proposals_train=1000,
-            proposals_test=max(300, 3 * most),
+            per_level_train=LEAST_LEVEL,
+            per_level_test=max(LEAST_LEVEL, LEVEL_EACH * most),
+            proposals_train=LEAST_LEVEL,
+            proposals_test=max(LEAST_REGIONS, REGIONS_EACH * most),
             max_instances=most,
         ),
         data=Data(
@@ -211,6 +239,11 @@ def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Con
     )
 
 
+def _up_to_tens(count: int) -> int:
+    """Rounded up, to a number that is easy to read."""
+    return 10 * ceil(count / 10)
+
+
 def _view(found: Measured, factor: float) -> tuple[Change, ...]:
     short, long = floor(found.short * factor + 0.5), floor(found.long * factor + 0.5)
     if factor > 1:
@@ -219,7 +252,7 @@ def _view(found: Measured, factor: float) -> tuple[Change, ...]:
 
 
 def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list[str]:
-    """What was found and what follows from it, a line each."""
+    """What was measured and what follows from it, a line each."""
     data, source, factor = run.data, run.data.source, scale(found, machine)
     assert isinstance(source, Files)
     lines = [

@@ -1,4 +1,4 @@
-"""A run: all that decides what training gives, in frozen data classes; saved as JSON, complete, and read back."""
+"""A run: everything that decides what training gives, in frozen data classes that are saved as JSON and read back."""
 
 import math
 from collections.abc import Mapping
@@ -37,12 +37,27 @@ _MOVES = (
     transforms.VerticalFlip,
     transforms.RightAngles,
 )
-"""What is found after these does not lie where it is in the picture."""
+"""Changes after which an object no longer lies where it is in the file."""
 
 
 def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def _above_zero(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected more than 0, got {value}")
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a share from 0 to 1, got {value}")
+
+
+def _below_one(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a number from 0 to below 1, got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +66,15 @@ class Files:
 
     path: str
     format: str | None = None
-    """None: found out."""
+    """One of the known formats; None: the data shows which."""
     train: str | None = "train"
     """Split to learn from; None where the format has none."""
     val: str | None = "val"
     """Split to judge by; None: training is not judged, or by what is held out."""
     held_out: float = 0.0
-    """Share of the pictures that are not learned from but judged by, where the data has no split for that."""
+    """Share of the pictures that training is judged by and does not learn from, where the data has no split for it."""
     held_out_seed: int = 0
-    """Which ones these are."""
+    """Decides which pictures these are."""
     empty: bool = True
     """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
     published recipes on COCO do not."""
@@ -67,8 +82,7 @@ class Files:
     """Take crowds for objects: for data whose tool marked every mask as one, as CVAT can."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out: expected a share from 0 to below 1, got {self.held_out}")
+        _below_one("held_out", self.held_out)
         if self.held_out and self.val is not None:
             raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 
@@ -82,6 +96,10 @@ class Synthetic:
     val: int = 100
     """Scenes that training never sees; 0: training is not judged."""
 
+    def __post_init__(self) -> None:
+        _at_least("train", self.train, 1)
+        _at_least("val", self.val, 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
@@ -94,7 +112,7 @@ class Data:
     """Pictures in one step of the optimiser, of all processes together."""
     group_by_aspect: bool = True
     as_one: bool = False
-    """All classes are one, 'object', as methods need it that do not tell classes apart."""
+    """Take all classes for one, 'object': for methods that do not tell classes apart."""
     workers: int = 2
 
     def __post_init__(self) -> None:
@@ -109,26 +127,32 @@ class Optim:
     kind: Literal["sgd", "adam", "adamw"] = "sgd"
     """Adam decays weights by its gradient, as recipes before AdamW do."""
     lr: float = 0.02
-    """For `lr_batch` pictures a step; in proportion for other batches (Goyal et al. 2017)."""
+    """Learning rate for `lr_batch` pictures a step; for other batches in proportion (Goyal et al. 2017)."""
     lr_batch: int | None = 16
-    """None: the rate is taken as it is."""
+    """None: `lr` is the rate whatever the batch."""
     momentum: float = 0.9
-    """Of SGD; the first beta of Adam and AdamW."""
+    """Momentum of SGD; the first beta of Adam and AdamW."""
     weight_decay: float = 1e-4
     """Norm layers have none."""
     clip: float | None = None
-    """Greatest norm of the gradient."""
+    """Greatest norm of the gradient; longer ones are scaled down to it. None: no limit."""
     accumulate: int = 1
     """Parts that the pictures of one step are learned from in turn, where memory is short."""
     amp: Literal["none", "bf16", "fp16"] = "none"
     ema: float | None = None
-    """Decay a step of the moving average that is judged and kept in the place of the weights."""
+    """Decay per step of a moving average of the weights, which is judged and kept instead of them; None: no average."""
 
     def __post_init__(self) -> None:
         _at_least("lr", self.lr, 0)
+        if self.lr_batch is not None:
+            _at_least("lr_batch", self.lr_batch, 1)
+        _below_one("momentum", self.momentum)
+        _at_least("weight_decay", self.weight_decay, 0)
+        if self.clip is not None:
+            _above_zero("clip", self.clip)
         _at_least("accumulate", self.accumulate, 1)
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ValueError(f"ema: expected a decay from 0 to below 1, got {self.ema}")
+        if self.ema is not None:
+            _below_one("ema", self.ema)
 
     def rate(self, batch: int) -> float:
         """The learning rate for so many pictures a step."""
@@ -139,28 +163,33 @@ class Optim:
 class Schedule:
     epochs: int = 12
     steps: int | None = None
-    """Of the whole training, in the place of `epochs`; it may end in the middle of one."""
+    """Length of the whole training, instead of `epochs`; it may end in the middle of one."""
     kind: Literal["step", "cosine", "poly", "constant"] = "step"
     milestones: tuple[float, ...] = (8, 11)
     """Epochs after which the rate is multiplied by `gamma`."""
     gamma: float = 0.1
     last: float = 0.0
-    """What the cosine ends at, as a share of the rate."""
+    """Share of the rate that the cosine ends at."""
     power: float = 0.9
-    """Of the share of steps that are left, by which `poly` multiplies the rate."""
+    """Exponent of `poly`: the rate is multiplied by (share of steps left) ** power."""
     warmup: int = 500
     """Steps during which the rate rises in a straight line."""
     warmup_from: float = 0.001
-    """What it rises from, as a share of the rate."""
+    """Share of the rate that it rises from."""
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
-        _at_least("warmup", self.warmup, 0)
         if self.steps is not None:
             _at_least("steps", self.steps, 1)
+        for milestone in self.milestones:
+            _at_least("milestones", milestone, 0)
+        for name in ("gamma", "last", "warmup_from"):
+            _share(name, getattr(self, name))
+        _at_least("power", self.power, 0)
+        _at_least("warmup", self.warmup, 0)
 
     def total(self, per_epoch: int) -> int:
-        """Steps, where an epoch has so many."""
+        """Steps of the whole training; `per_epoch`: steps of an epoch."""
         return self.epochs * per_epoch if self.steps is None else self.steps
 
     def factor(self, step: int, per_epoch: int) -> float:
@@ -195,12 +224,15 @@ class Watch:
     """Steps from one checkpoint to the next; there is one after each epoch too."""
     log_steps: int = 20
     bad_steps: int = 10
-    """Steps with a loss or gradient that is no number are passed over; more than so many end training."""
+    """Steps with a loss or gradient that is not finite are passed over; more than so many end training."""
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("val_epochs", "save_steps", "log_steps"):
             _at_least(name, getattr(self, name), 1)
+        if self.patience is not None:
+            _at_least("patience", self.patience, 1)
+        _at_least("bad_steps", self.bad_steps, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +240,7 @@ class Run(Generic[C]):
     method: str
     """Its name in METHODS."""
     config: C
-    """Its options."""
+    """The method's options."""
     data: Data
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
@@ -218,7 +250,12 @@ class Run(Generic[C]):
     deterministic: bool = False
     """Refuse operations whose result changes from one time to the next; slower on a GPU."""
     begins_with: str | None = None
-    """Digest of the weights of the trained model that this begins with; None: with those of a new network."""
+    """Digest of the weights of the trained model that this run begins with; None: it begins with a new network."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected a whole number from 0 to below 2**32, got {self.seed}")
+        _at_least("num_classes", getattr(self.config, "num_classes", 1), 1)  # of all methods that have classes
 
     def fitted(self, categories: Categories) -> "Run[C]":
         """With as many classes as the data has, where the method has classes."""

@@ -18,7 +18,7 @@ from maskwise.data.transforms import HorizontalFlip, VerticalFlip, compose
 from maskwise.recipes.run import Change, Data, Files, Run
 
 FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = 1_000_000, 2_000_000
-"""Far from those that are learned from; and those that not even the best weights of a run were chosen by."""
+"""Seeds far from the training scenes. Test scenes are ones that model selection has not seen either."""
 
 
 class Sources(NamedTuple):

@@ -35,9 +35,7 @@ def from_json(kind: Any, stored: Json, where: str, instead: Mapping[str, type] |
     if origin in (Union, types.UnionType):
         return _one_of(inner, stored, where)
     if origin is Literal:
-        if stored not in inner:
-            refuse_unknown(where, "value", [str(stored)], [str(choice) for choice in inner])
-        return stored
+        return _choice(inner, stored, where)
     if origin is tuple:
         return _tuple(inner, stored, where)
     if is_dataclass(kind):
@@ -89,6 +87,16 @@ def _one_of(choices: tuple[Any, ...], stored: Json, where: str) -> Any:
         found = stored.get("kind") if isinstance(stored, dict) else stored
         refuse_unknown(where, "kind", [str(found)], list(classes))
     return from_json(classes[stored["kind"]], stored, where)
+
+
+def _choice(choices: tuple[Any, ...], stored: Json, where: str) -> Any:
+    """2020 on a command line is a number, and may mean the choice "2020"."""
+    if stored in choices:
+        return stored
+    spelled_so = [choice for choice in choices if str(choice) == str(stored)]
+    if len(spelled_so) != 1:
+        refuse_unknown(where, "value", [str(stored)], [str(choice) for choice in choices])
+    return spelled_so[0]
 
 
 def _tuple(inner: tuple[Any, ...], stored: Json, where: str) -> tuple[Any, ...]:

@@ -113,7 +113,7 @@ class Batcher:
     def submit(self, picture: Picture, request_id: str, keep: Keep = everything, limit: Limit = NO_LIMIT) -> Expected:
         """`keep` is what is left of what is found; of a picture in tiles it is asked tile by tile."""
         size = (picture.shape[0], picture.shape[1])
-        seen, tile = memory.seen(self._model, size), memory.tile_side(self._model, size)
+        seen, tile = memory.viewed_size(self._model, size), memory.tile_side(self._model, size)
         job = Job(picture, request_id, keep, limit, seen, tile)
         with self._changed:
             if self._stopping or not self.is_alive:

@@ -32,8 +32,9 @@ def moved(weights: State, new: State, wider: State, *, same: Mapping[int, int], 
         value, more = weights[name].to(own), wider[name]
         if (axis := _longer(value, more)) is not None:
             bias = f"{name.rpartition('.')[0]}.bias"
-            tells = axis == 0 or (bias in new and _longer(weights[bias], wider[bias]) is not None)
-            result[name] = _moved(value, own, axis, more.size(axis) - value.size(axis), same, known, tells=tells)
+            # outputs lie along axis 0, except in a transposed convolution, which is recognised by its bias
+            outputs = axis == 0 or (bias in new and _longer(weights[bias], wider[bias]) is not None)
+            result[name] = _moved(value, own, axis, more.size(axis) - value.size(axis), same, known, outputs=outputs)
     return result
 
 
@@ -43,20 +44,20 @@ def _longer(value: Tensor, wider: Tensor) -> int | None:
 
 
 def _moved(
-    value: Tensor, own: Tensor, axis: int, each: int, same: Mapping[int, int], known: int, *, tells: bool
+    value: Tensor, own: Tensor, axis: int, each: int, same: Mapping[int, int], known: int, *, outputs: bool
 ) -> Tensor:
-    """each: numbers of a class along the axis. tells: classes, and does not see them; its axis is the first, but of a
-    transposed convolution, which its bias gives away."""
+    """One tensor. `each`: entries per class along `axis`. `outputs`: the layer outputs classes (else it takes them as
+    input)."""
     others = value.size(axis) - each * known
-    (classes, kept), (mine, _) = (_parted(part, axis, others, tells=tells) for part in (value, own))
+    (classes, kept), (mine, _) = (_parted(part, axis, others, outputs=outputs) for part in (value, own))
     to, source = (torch.tensor(list(labels), dtype=torch.int64, device=own.device) for labels in (same, same.values()))
     rows = classes.unflatten(axis, (-1, each)).index_select(axis, source)
-    told = mine.unflatten(axis, (-1, each)).index_copy(axis, to, rows).flatten(axis, axis + 1)
-    return torch.cat((told, kept) if tells else (kept, told), axis)
+    filled = mine.unflatten(axis, (-1, each)).index_copy(axis, to, rows).flatten(axis, axis + 1)
+    return torch.cat((filled, kept) if outputs else (kept, filled), axis)
 
 
-def _parted(value: Tensor, axis: int, others: int, *, tells: bool) -> tuple[Tensor, Tensor]:
-    """What belongs to classes, and the rest: background comes after the classes that a head tells, features before the
-    classes that it is shown."""
-    first, last = value.tensor_split([value.size(axis) - others if tells else others], axis)
-    return (first, last) if tells else (last, first)
+def _parted(value: Tensor, axis: int, others: int, *, outputs: bool) -> tuple[Tensor, Tensor]:
+    """What belongs to classes, and the rest: of outputs, background comes after the classes; of inputs, features come
+    before them."""
+    first, last = value.tensor_split([value.size(axis) - others if outputs else others], axis)
+    return (first, last) if outputs else (last, first)
