@@ -28,7 +28,7 @@ POSITIVES = 0.25
 """Share of the regions with an object, at most, among those that the heads learn from."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Regions:
     """Regions of one picture to learn from, those with an object first."""
 
