@@ -140,7 +140,7 @@ class Masks:
 
     @staticmethod
     def cat(several: Sequence["Masks"]) -> "Masks":
-        """Of the same picture, or at least of pictures of one size."""
+        """All masks of the same picture, or at least of pictures of one size."""
         if len(sizes := {m.size for m in several}) != 1:
             raise ValueError(f"masks of pictures of different sizes cannot be joined: {sorted(sizes)}")
         bits, windows = torch.cat([m.bits for m in several]), torch.cat([m.windows for m in several])
