@@ -165,16 +165,18 @@ class Instances:
         _same_length("instances", **_per_instance(self))
 
     @classmethod
-    def none(cls, size: Size) -> "Instances":
-        zeros = torch.zeros(0)
+    def scored(
+        cls, *, boxes: Float[Tensor, "n 4"], labels: Int[Tensor, " n"], scores: Float[Tensor, " n"], masks: Masks
+    ) -> "Instances":
+        """From a method that predicts no quality: the scores rank boxes and masks."""
         return cls(
-            boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
-            scores=zeros,
-            quality=zeros,
-            mask_scores=zeros,
-            masks=Masks.none(size),
+            boxes=boxes, labels=labels, scores=scores, quality=torch.ones_like(scores), mask_scores=scores, masks=masks
         )
+
+    @classmethod
+    def none(cls, size: Size) -> "Instances":
+        labels = torch.zeros(0, dtype=torch.int64)
+        return cls.scored(boxes=torch.zeros(0, 4), labels=labels, scores=torch.zeros(0), masks=Masks.none(size))
 
     def __len__(self) -> int:
         return len(self.labels)
