@@ -110,6 +110,19 @@ def test_iou_equals_counting_pixels(dense):
     torch.testing.assert_close(masks.iou(masks, crowd=crowd), covered)
 
 
+def test_of_a_crowd_counts_how_much_of_each_mask_it_covers():
+    """Masks of 2 and 4 pixels against three of 4, of which the last marks a crowd."""
+
+    def rows(*spans):
+        return Masks.from_dense(
+            torch.stack([(torch.arange(8) >= a) & (torch.arange(8) < b) for a, b in spans])[:, None]
+        )
+
+    few, more = rows((0, 2), (2, 6)), rows((0, 4), (4, 8), (0, 4))
+    expected = torch.tensor([[2 / 4, 0, 2 / 2], [2 / 6, 2 / 6, 2 / 4]])
+    torch.testing.assert_close(few.iou(more, crowd=torch.tensor([False, False, True])), expected)
+
+
 @given(stacks)
 def test_boxes_are_tight(dense):
     for box, picture in zip(Masks.from_dense(dense).boxes().tolist(), dense, strict=True):

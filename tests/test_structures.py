@@ -1,5 +1,4 @@
 import pickle
-from dataclasses import replace
 
 import pytest
 import torch
@@ -44,15 +43,11 @@ def test_a_batch_pads_to_one_size_and_remembers_each():
     assert (images.pixels[:, 0] == images.inside()).all()
 
 
-def test_what_one_method_found_is_proposed_to_another_in_the_coordinates_of_its_pictures():
-    """A picture of 40 x 100 that is shown at half its sides."""
-    images = Images.batch([torch.ones(3, 20, 50)], originals=[(40, 100)])
-    found = replace(instances([0.9, 0.5, 0.3]), boxes=torch.tensor([[10.0, 20, 30, 40]]).repeat(3, 1))
-    proposed = images.proposing([found], most=2)
-    assert proposed.proposals[0].tolist() == [[5, 10, 15, 20]] * 2
-    assert len(images.proposing([found]).proposals[0]) == 3
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
-        images.proposing([found, found])
+def test_a_batch_is_of_pictures_in_0_to_1():
+    with pytest.raises(ValueError, match=r"0\.\.1.*picture 1 is torch\.uint8.*255"):
+        Images.batch([torch.ones(3, 4, 4), torch.ones(3, 4, 4, dtype=torch.uint8)])
+    with pytest.raises(ValueError, match="at least one picture"):
+        Images.batch([])
 
 
 def test_padding_is_zero_after_normalisation():
@@ -69,6 +64,32 @@ def test_choosing_instances_keeps_all_their_fields_together():
     assert chosen.parts.owner.tolist() == [1, 0, 0]
     assert chosen.parts.labels.tolist() == [0, 1, 2]
     assert len(targets()[targets().labels > 5]) == 0
+
+
+@pytest.mark.parametrize("several", [squares(3), targets(), instances([0.9, 0.5, 0.3])], ids=lambda s: type(s).__name__)
+def test_one_after_another_they_are_pieces_of_one(several):
+    def bits(piece):
+        return (piece if isinstance(piece, Masks) else piece.masks).dense()
+
+    pieces = list(several)
+    assert [type(piece) for piece in pieces] == [type(several)] * 3
+    assert [len(piece) for piece in pieces] == [1, 1, 1]
+    assert torch.equal(torch.cat([bits(piece) for piece in pieces]), bits(several))
+    assert torch.equal(bits(several[-1]), bits(several)[2:])
+    assert torch.equal(bits(several[torch.tensor(1)]), bits(several)[1:2])
+    with pytest.raises(IndexError, match="3"):
+        several[3]
+    with pytest.raises(TypeError, match="a position, a slice, a list"):
+        several[torch.zeros(1, 1, dtype=torch.int64)]
+
+
+def test_they_are_equal_to_themselves_alone():
+    """Whether tensors are equal has no one answer."""
+    for make in (squares, targets, lambda n: instances([0.5] * n), lambda n: Images.batch([torch.ones(3, 4, 4)] * n)):
+        one, other = make(2), make(2)
+        assert one in [other, one]
+        assert one not in [other]
+        assert len({one, other, one}) == 2
 
 
 def test_instances_are_ranked_by_mask_score_and_ties_keep_their_order():

@@ -85,15 +85,6 @@ def flip_vertical(boxes: Float[Tensor, "n 4"], height: float) -> Float[Tensor, "
     return torch.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], 1)
 
 
-def from_xywh(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """From the left upper corner and sides, as COCO files have them."""
-    return torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-
-
-def to_xywh(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    return torch.cat([boxes[:, :2], sides(boxes)], 1)
-
-
 def to_inclusive(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
     """To the first and the last pixel of the legacy convention."""
     return boxes - boxes.new_tensor([0, 0, 1, 1])

@@ -9,7 +9,7 @@ Legend: k regions, m cells along a side, p pixels along a window.
 
 from contextlib import nullcontext
 from functools import reduce
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 
 def product(*matrices: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Of matrices, with all digits under autocast too: numbers of 16 bits cannot count the pixels of an object."""
+    """Product of matrices in their own precision, under autocast too: 16 bits cannot count the pixels of an object."""
     kind = matrices[0].device.type
     known = torch.amp.is_autocast_available(kind)
     with torch.autocast(kind, enabled=False) if known else nullcontext():
@@ -91,38 +91,46 @@ class Pasting(Protocol):
     def accept(self, value: Float[Tensor, "k h w"], threshold: float) -> Bool[Tensor, "k h w"]: ...
 
 
-class _Continuous(NamedTuple):
+class _Continuous:
     """The small mask is read at the centre of each pixel; outside its grid it is zero (grid_sample's rule)."""
 
-    def span(self, start, end, cells, extent):
+    def span(
+        self, start: Float[Tensor, " k"], end: Float[Tensor, " k"], cells: int, extent: int
+    ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
         margin = (end - start) / (2 * cells)  # half a cell around the box is still between the last cell and zero
         first, last = torch.ceil(start - margin - 0.5), torch.floor(end + margin - 0.5)
         return _pixels(first, extent), _pixels(last + 1, extent)
 
-    def weights(self, start, end, first, pixels, cells):
+    def weights(
+        self, start: Float[Tensor, " k"], end: Float[Tensor, " k"], first: Int[Tensor, " k"], pixels: int, cells: int
+    ) -> Float[Tensor, "k p m"]:
         pixel = torch.arange(pixels, device=start.device) + first[:, None] + 0.5
         at = (pixel - start[:, None]) / (end - start)[:, None].clamp(min=1e-6) * cells - 0.5  # k p
         return (1 - (at[..., None] - torch.arange(cells, device=start.device)).abs()).clamp(min=0)
 
-    def accept(self, value, threshold):
+    def accept(self, value: Float[Tensor, "k h w"], threshold: float) -> Bool[Tensor, "k h w"]:
         return value >= threshold
 
 
-class _Legacy(NamedTuple):
+class _Legacy:
     """The mask padded by one cell, its box grown alike and cut to whole pixels, both resized to each other."""
 
-    def span(self, start, end, cells, extent):
+    def span(
+        self, start: Float[Tensor, " k"], end: Float[Tensor, " k"], cells: int, extent: int
+    ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
         first, last = self._whole(start, end, cells)
         return _pixels(first, extent), _pixels(first + (last - first + 1).clamp(min=1), extent)
 
-    def weights(self, start, end, first, pixels, cells):
+    def weights(
+        self, start: Float[Tensor, " k"], end: Float[Tensor, " k"], first: Int[Tensor, " k"], pixels: int, cells: int
+    ) -> Float[Tensor, "k p m"]:
         lowest, last = self._whole(start, end, cells)
         length = (last - lowest + 1).clamp(min=1)[:, None]
         pixel = torch.arange(pixels, device=start.device) + first[:, None] - lowest[:, None]
         at = ((pixel + 0.5) * (cells + 2) / length - 0.5).clamp(0, cells + 1)
         return (1 - (at[..., None] - torch.arange(1, cells + 1, device=start.device)).abs()).clamp(min=0)
 
-    def accept(self, value, threshold):
+    def accept(self, value: Float[Tensor, "k h w"], threshold: float) -> Bool[Tensor, "k h w"]:
         return value > threshold
 
     @staticmethod

@@ -25,7 +25,11 @@ CELLS_AT_ONCE = {"cpu": 1 << 18, "other": 1 << 25}
 """How many cells a padded stack of windows may have: on a CPU padding costs time, elsewhere each step does."""
 
 
-@dataclass(frozen=True, slots=True)
+Index = int | Tensor | slice | Sequence[int]
+"""A position, or several: what is chosen by either is a collection, of one or of more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Masks:
     """The masks of one picture."""
 
@@ -121,20 +125,22 @@ class Masks:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, keep: Tensor | slice | Sequence[int]) -> "Masks":
-        which = torch.arange(len(self), device=self.windows.device)[keep]
-        if which.ndim != 1:
-            raise IndexError("masks are chosen by a slice, a list, or a tensor of positions or truth values")
+    def __getitem__(self, keep: Index) -> "Masks":
+        which = positions(keep, len(self), device=self.windows.device)
         offsets = self._offsets().tolist()
         chosen = [self.bits[offsets[i] : offsets[i + 1]] for i in which.tolist()]
         return Masks(torch.cat([self.bits[:0], *chosen]), self.windows[which], self.size)
+
+    def __iter__(self) -> Iterator["Masks"]:
+        """One mask after another."""
+        return (self[i] for i in range(len(self)))
 
     def to(self, device: torch.device | str) -> "Masks":
         return Masks(self.bits.to(device), self.windows.to(device), self.size)
 
     @staticmethod
     def cat(several: Sequence["Masks"]) -> "Masks":
-        """Of the same picture, or at least of pictures of one size."""
+        """All masks of the same picture, or at least of pictures of one size."""
         if len(sizes := {m.size for m in several}) != 1:
             raise ValueError(f"masks of pictures of different sizes cannot be joined: {sorted(sizes)}")
         bits, windows = torch.cat([m.bits for m in several]), torch.cat([m.windows for m in several])
@@ -215,7 +221,7 @@ class Masks:
         """Tight boxes, xyxy; zeros for a mask without pixels."""
         return self.tight().windows.to(torch.float32)
 
-    def iou(self, other: "Masks", *, crowd: Bool[Tensor, " n"] | None = None) -> Float[Tensor, "n k"]:
+    def iou(self, other: "Masks", *, crowd: Bool[Tensor, " k"] | None = None) -> Float[Tensor, "n k"]:
         """Intersection over union of each mask here with each of `other`, looked at only where their boxes meet.
 
         For those of `other` that are marked as `crowd`: the share of the mask here that they cover.
@@ -326,6 +332,14 @@ class Masks:
         inside = (y < shape[:, :1, None]) & (x < shape[:, 1:, None])
         place = starts[:, None, None] + y * shape[:, 1:, None] + x
         return self.bits[torch.where(inside, place, 0)] & inside
+
+
+def positions(keep: Index, count: int, *, device: torch.device) -> Int[Tensor, " m"]:
+    """Which of `count` things are chosen."""
+    which = torch.arange(count, device=device)[keep]
+    if which.ndim > 1:
+        raise TypeError("expected a position, a slice, a list, or a tensor of positions or truth values")
+    return which.reshape(-1)
 
 
 def stacks(shape: Int[Tensor, "k 2"], *, cells: int) -> Iterator[tuple[Int[Tensor, " j"], int, int]]:

@@ -43,7 +43,7 @@ Source: TypeAlias = Given | Iterable[Given]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Result:
     """What was found in one picture."""
 

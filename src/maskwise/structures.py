@@ -3,24 +3,22 @@
 Legend: b pictures of a batch, n instances of one picture, h w the padded size, k keypoints.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from maskwise.masks import Masks
+from maskwise.masks import Index, Masks, positions
 from maskwise.rle import Size
 
 Losses = dict[str, Tensor]
 """Named scalars, already weighted."""
 
-Index = Tensor | slice | Sequence[int]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Images:
     """Pictures of a batch, RGB in 0..1, each in the left upper corner of its padding; methods normalise them."""
 
@@ -29,19 +27,20 @@ class Images:
     """Height and width of each picture inside the padding."""
     originals: tuple[Size, ...]
     """Height and width of the pictures that these came from; results are in their coordinates."""
-    proposals: tuple[Float[Tensor, "_ 4"], ...] | None = None
-    """Boxes found by something else, for methods that only judge them."""
 
     def __post_init__(self) -> None:
-        _same_length(
-            "pictures", pixels=self.pixels, sizes=self.sizes, originals=self.originals, proposals=self.proposals
-        )
+        _same_length("pictures", pixels=self.pixels, sizes=self.sizes, originals=self.originals)
 
     @classmethod
     def batch(
-        cls, pictures: Sequence[Float[Tensor, "3 _ _"]], *, originals: Sequence[Size] | None = None, multiple: int = 32
+        cls, pictures: Sequence[Shaped[Tensor, "3 _ _"]], *, originals: Sequence[Size] | None = None, multiple: int = 32
     ) -> "Images":
         """Pad pictures with zeros at the right and the bottom to one size that `multiple` divides."""
+        if not pictures:
+            raise ValueError("expected at least one picture, got none")
+        for i, picture in enumerate(pictures):
+            if not picture.is_floating_point():
+                raise ValueError(f"expected pixels in 0..1: picture {i} is {picture.dtype}, divide bytes by 255")
         sizes = tuple((int(p.shape[1]), int(p.shape[2])) for p in pictures)
         h, w = (-(-max(s[i] for s in sizes) // multiple) * multiple for i in (0, 1))
         pixels = pictures[0].new_zeros(len(pictures), 3, h, w)
@@ -53,14 +52,7 @@ class Images:
         return len(self.sizes)
 
     def to(self, device: torch.device | str) -> "Images":
-        proposals = None if self.proposals is None else tuple(p.to(device) for p in self.proposals)
-        return replace(self, pixels=self.pixels.to(device), proposals=proposals)
-
-    def proposing(self, found: "Sequence[Instances]", *, most: int | None = None) -> "Images":
-        """The same with the boxes of what another method found, the best first, to be judged anew."""
-        scales = [self.scale(i) for i in range(len(self))]
-        shrunk = [f.boxes[:most] / f.boxes.new_tensor([x, y, x, y]) for f, (x, y) in zip(found, scales, strict=True)]
-        return replace(self, proposals=tuple(boxes.to(self.pixels.device) for boxes in shrunk))
+        return replace(self, pixels=self.pixels.to(device))
 
     def scale(self, i: int) -> tuple[float, float]:
         """By what x and y of picture i are multiplied to get coordinates of the original."""
@@ -80,7 +72,7 @@ class Images:
         return (self.pixels - mean_) / std_ * self.inside()[:, None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Parts:
     """Masks of parts of instances, such as the arms and legs of people."""
 
@@ -104,7 +96,7 @@ class Parts:
         return Parts(masks=self.masks.to(device), labels=self.labels.to(device), owner=self.owner.to(device))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Targets:
     """Ground truth of one picture, in its coordinates inside the padding."""
 
@@ -144,11 +136,15 @@ class Targets:
     def __getitem__(self, keep: Index) -> "Targets":
         return _choose(self, keep)
 
+    def __iter__(self) -> Iterator["Targets"]:
+        """One object after another."""
+        return (self[i] for i in range(len(self)))
+
     def to(self, device: torch.device | str) -> "Targets":
         return _map(self, lambda part: part.to(device))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Instances:
     """What a method found in one picture, best first by `mask_scores`, in the coordinates of the original picture."""
 
@@ -169,22 +165,28 @@ class Instances:
         _same_length("instances", **_per_instance(self))
 
     @classmethod
-    def none(cls, size: Size) -> "Instances":
-        zeros = torch.zeros(0)
+    def scored(
+        cls, *, boxes: Float[Tensor, "n 4"], labels: Int[Tensor, " n"], scores: Float[Tensor, " n"], masks: Masks
+    ) -> "Instances":
+        """From a method that predicts no quality: the scores rank boxes and masks."""
         return cls(
-            boxes=torch.zeros(0, 4),
-            labels=torch.zeros(0, dtype=torch.int64),
-            scores=zeros,
-            quality=zeros,
-            mask_scores=zeros,
-            masks=Masks.none(size),
+            boxes=boxes, labels=labels, scores=scores, quality=torch.ones_like(scores), mask_scores=scores, masks=masks
         )
+
+    @classmethod
+    def none(cls, size: Size) -> "Instances":
+        labels = torch.zeros(0, dtype=torch.int64)
+        return cls.scored(boxes=torch.zeros(0, 4), labels=labels, scores=torch.zeros(0), masks=Masks.none(size))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, keep: Index) -> "Instances":
         return _choose(self, keep)
+
+    def __iter__(self) -> Iterator["Instances"]:
+        """One instance after another."""
+        return (self[i] for i in range(len(self)))
 
     def to(self, device: torch.device | str) -> "Instances":
         return _map(self, lambda part: part.to(device))
@@ -208,7 +210,7 @@ def _same_length(what: str, **parts: Any) -> None:
 
 
 def _choose(several: T, keep: Index) -> T:
-    which = torch.arange(len(several), device=several.labels.device)[keep]
+    which = positions(keep, len(several), device=several.labels.device)
     chosen = {k: None if v is None else v[which] for k, v in _per_instance(several).items()}
     if isinstance(several, Targets) and several.parts is not None:
         chosen["parts"] = several.parts.of(which, len(several))

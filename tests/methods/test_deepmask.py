@@ -11,7 +11,16 @@ from torch.nn import functional as F
 from maskwise import boxes
 from maskwise.masks import Masks
 from maskwise.methods import deepmask
-from maskwise.methods.deepmask import Config, MaskHead, Reducer, Scorer, Seen, canonical, mask_loss, shown
+from maskwise.methods.deepmask import (
+    Config,
+    MaskHead,
+    Reducer,
+    Scorer,
+    WindowFeatures,
+    canonical,
+    mask_loss,
+    sampled_windows,
+)
 from maskwise.structures import Images, Targets
 
 
@@ -63,7 +72,7 @@ def test_masks_of_the_low_rank_head_have_the_rank_of_the_code(kind):
     cfg, cells = Config(mask_head=kind, width=8, code=4, mask_side=6, drawn_side=6), 5
     reducer, head = Reducer(cfg, 8, cells), MaskHead(cfg, cells)
     reduced, codes = reducer(torch.randn(30, 8, cells, cells))
-    logits = head(codes[:, :, 0, 0], head.maps(Seen([], reduced, codes))).flatten(1) - head.predict.bias
+    logits = head(codes[:, :, 0, 0], head.maps(WindowFeatures([], reduced, codes))).flatten(1) - head.predict.bias
     rank = int(torch.linalg.matrix_rank(logits, rtol=1e-4))
     assert rank == 4 if kind == "low_rank" else rank > 20
 
@@ -81,8 +90,10 @@ def test_the_full_head_reads_its_windows_out_of_a_whole_picture_too():
 def test_the_mask_loss_is_the_mean_over_pixels_of_log_1_plus_exp_of_minus_m_f():
     """An object fills the left half of its window. f is 2 everywhere: right there, wrong elsewhere."""
     targets = objects((0, 64, 0, 48), (0, 0, 0, 0))
-    at = deepmask.Shown(torch.tensor([[16.0, 0, 80, 64]]), torch.tensor([0]), torch.zeros(0, 4), torch.zeros(0))
-    seen = Seen([], torch.zeros(1, 1, 1, 1), torch.zeros(1, 4, 1, 1))
+    at = deepmask.SampledWindows(
+        torch.tensor([[16.0, 0, 80, 64]]), torch.tensor([0]), torch.zeros(0, 4), torch.zeros(0)
+    )
+    seen = WindowFeatures([], torch.zeros(1, 1, 1, 1), torch.zeros(1, 4, 1, 1))
     loss = mask_loss(Constant(torch.full((1, 8, 8), 2.0)), seen, [at], [targets])
     wrong, right = torch.tensor([1 + torch.e**2, 1 + torch.e**-2]).log()
     assert loss.item() == pytest.approx((0.5 * wrong + 0.5 * right).item())
@@ -122,7 +133,7 @@ def test_small_objects_and_crowds_are_not_learned_from_but_kept_away_from():
     targets = replace(targets, crowd=torch.tensor([False, False, False, True]))
     cfg = Config(patch=64, samples=50)
     torch.manual_seed(0)
-    found = shown(cfg, canonical(cfg), targets)
+    found = sampled_windows(cfg, canonical(cfg), targets)
     assert found.matched.unique().tolist() == [2], "4 pixels high; 60 pixels in all; and a crowd"
     assert found.positive.tolist() == [1.0] * 25 + [0.0] * (len(found.scores) - 25)
     torch.testing.assert_close(boxes.centres(found.scores[:25]), torch.tensor([[55.0, 40]]).expand(25, 2))
@@ -160,7 +171,7 @@ def test_a_mask_in_a_window_comes_back_where_it_was(octave, row, column):
     y, x = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
     disc = Masks.from_dense((((y - cy) ** 2 + (x - cx) ** 2) < half**2)[None])
     logits = 12 * disc.sample(at, torch.tensor([0]), 64) - 6
-    seen = Seen([], torch.zeros(1, 1, 40, 40), torch.zeros(1, 4, 40, 40))
+    seen = WindowFeatures([], torch.zeros(1, 1, 40, 40), torch.zeros(1, 4, 40, 40))
     drawn = model._drawn(seen, rows, columns, 2 * at, (256, 256), Constant(logits))
     assert drawn.iou(disc.resize((256, 256))).item() > 0.95
 

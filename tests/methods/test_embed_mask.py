@@ -14,7 +14,7 @@ from maskwise.methods import embed_mask
 from maskwise.methods.embed_mask import (
     BORDER,
     Config,
-    Coupling,
+    EmbeddingOutputs,
     around,
     exponents,
     logits,
@@ -23,7 +23,7 @@ from maskwise.methods.embed_mask import (
     windows_of,
 )
 from maskwise.parts import fcos
-from maskwise.parts.fcos import Predicted
+from maskwise.parts.fcos import HeadOutputs
 from maskwise.parts.lovasz import hinge
 from maskwise.structures import Targets
 
@@ -44,11 +44,11 @@ def told(several, **options):
     centres, pixels = torch.zeros(2, len(owner), 4), torch.zeros(1, 4, h // 4, w // 4)
     centres[0, :, 2] = 10.0 * (owner + 1)
     pixels[0, 2] = 10.0 * torch.from_numpy(several.masks.label_map()[1::4, 1::4].astype("float32"))
-    coupling = Coupling(centres[:1], torch.full_like(centres[:1], TWO / 4), pixels)
+    coupling = EmbeddingOutputs(centres[:1], torch.full_like(centres[:1], TWO / 4), pixels)
     for part in (*coupling, scores, distances):
         part.requires_grad_()
-    seen = Predicted(scores, distances, torch.full((1, len(owner)), 20.0), []), at, coupling
-    model._seen = lambda _: seen
+    seen = HeadOutputs(scores, distances, torch.full((1, len(owner)), 20.0), []), at, coupling
+    model._outputs = lambda _: seen
     return model
 
 
@@ -163,19 +163,19 @@ def test_masks_are_a_mean_over_found_objects_and_over_pictures():
     """The second object is one pixel between locations, which none finds; the second picture has none."""
     several = targets((0, 16, 0, 8), (31, 32, 31, 32), labels=[1, 1])
     model = told(several)
-    found, at, coupling = model._seen(None)
+    found, at, coupling = model._outputs(None)
     with torch.no_grad():
         coupling.pixels[0, 2, :4, 1] += 2  # half of the object is at the margin, each wrong by 1: half of it is left
-    twice = Coupling(*(part.expand(2, *part.shape[1:]) for part in coupling))
-    both = Predicted(*(part.expand(2, *part.shape[1:]) for part in found[:3]), [])
-    model._seen = lambda _: (both, at, twice)
+    twice = EmbeddingOutputs(*(part.expand(2, *part.shape[1:]) for part in coupling))
+    both = HeadOutputs(*(part.expand(2, *part.shape[1:]) for part in found[:3]), [])
+    model._outputs = lambda _: (both, at, twice)
     losses = model(pictures((32, 32), (32, 32)), [several, Targets.none((32, 32))])
     assert losses["mask"].item() == pytest.approx(0.5 * 0.5 / 2, rel=1e-4)
 
 
 def test_only_the_best_location_of_an_object_is_learned_from():
     model = told(SCENE)
-    _, at, coupling = model._seen(None)
+    _, at, coupling = model._outputs(None)
     with torch.no_grad():
         coupling.pixels[0, 2] += 2.0
     model(pictures((32, 32)), [SCENE])["mask"].backward()
@@ -209,7 +209,7 @@ def test_margins_are_learned_for_each_dimension_or_all_or_are_fixed(version, mar
     torch.manual_seed(0)
     model = small("embed_mask", version=version, margin=margin, dimensions=None)
     images, truth = batch(count=1)
-    _, at, coupling = model._seen(images)
+    _, at, coupling = model._outputs(images)
     wide = {"2021": 16, "2020": 8}[version]
     assert coupling.scales.shape == (1, sum(at.counts), wide)
     torch.testing.assert_close(coupling.scales, torch.full_like(coupling.scales, TWO / 4), rtol=0.1, atol=0)
@@ -223,11 +223,11 @@ def test_margins_are_learned_for_each_dimension_or_all_or_are_fixed(version, mar
 
 def test_levels_scale_their_margins_in_x_and_y_alone():
     model, (images, _) = small("embed_mask"), batch(count=1)
-    before = model._seen(images)[2].scales
-    _, at, _ = model._seen(images)
+    before = model._outputs(images)[2].scales
+    _, at, _ = model._outputs(images)
     with torch.no_grad():
         model.embedding.level_scales[1] = 2.0
-    after = model._seen(images)[2].scales
+    after = model._outputs(images)[2].scales
     first = at.counts[0]
     assert torch.equal(after[:, :first], before[:, :first])
     torch.testing.assert_close(after[:, first:, :2], before[:, first:, :2].square())
@@ -240,7 +240,7 @@ def test_vectors_begin_where_their_location_is(positions):
     model = small("embed_mask", positions=positions)
     for layer in (model.embedding.proposal, model.embedding.pixel):
         torch.nn.init.zeros_(layer.weight)
-    _, at, coupling = model._seen(batch(count=1)[0])
+    _, at, coupling = model._outputs(batch(count=1)[0])
     unit = 8.0 if positions else math.inf
     torch.testing.assert_close(coupling.centres[0, :, :2], at.points / unit)
     middles = fcos.middles((16, 24), 4, device=at.points.device)
@@ -274,7 +274,7 @@ def test_edges_are_read_from_exponents_or_from_probabilities():
     widths = {}
     for version in ("2021", "2020"):
         model = told(targets((8, 24, 8, 24), labels=[1]), version=version)
-        _, _, coupling = model._seen(None)
+        _, _, coupling = model._outputs(None)
         with torch.no_grad():
             coupling.pixels[:, 2] = 10 + (coupling.pixels[:, 2] != 10) * math.sqrt(5 * 4 / TWO)
         found = model.predict(replace(pictures((32, 32)), originals=((1024, 1024),)))[0]
@@ -319,7 +319,7 @@ def test_objects_of_one_class_that_touch_are_told_apart(version):
 def test_a_mask_ends_with_its_box_though_all_pixels_are_like_it():
     model = told(targets((8, 16, 8, 16), labels=[1]))
     with torch.no_grad():
-        model._seen(None)[2].pixels[0, 2] = 10.0
+        model._outputs(None)[2].pixels[0, 2] = 10.0
     found = model.predict(pictures((32, 32)))[0]
     assert found.boxes.tolist() == [[8, 8, 16, 16]]
     assert found.masks.boxes().tolist() == [[0, 0, 22, 22]]  # to the middle of the second cell behind it

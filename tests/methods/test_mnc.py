@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from maskwise import boxes
 from maskwise.masks import Masks
-from maskwise.methods.mnc import MOST_GRADIENT, Config, Limit, draw, fitting, take, wanted
+from maskwise.methods.mnc import MOST_GRADIENT, Config, GradientClamp, first_regions, fitting, second_regions, wanted
 from maskwise.parts import voting
 from maskwise.parts.convention import Convention
-from maskwise.parts.roi import Pool, Regions, warp
+from maskwise.parts.roi import Pool, Regions, on_grid
 from maskwise.structures import Targets
 
 NONE = torch.zeros(0, 4)
@@ -82,8 +82,7 @@ def test_the_gradient_of_offsets_is_that_of_finite_differences():
 
     def see(offsets):
         moved = boxes.clip(boxes.decode(offsets, where, (10, 10, 5, 5)), (144, 176))
-        rois = torch.cat([moved.new_zeros(2, 1), moved], 1)
-        return F.max_pool2d(warp(x, rois, 4, stride=16, rounded=False), 2)
+        return F.max_pool2d(on_grid(x, moved.new_zeros(2), moved / 16, 4), 2)
 
     offsets = torch.randn(2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert torch.autograd.gradcheck(see, offsets.requires_grad_())
@@ -103,20 +102,20 @@ def test_masks_teach_boxes_or_do_not(gradient):
         assert taught & {"rpn.offset", "box_head.offset"} == (teaches if gradient else set())
 
 
-def test_what_an_offset_is_taught_is_limited():
+def test_what_an_offset_is_taught_is_clamped():
     """Of two pictures: what is small passes, and of what is large 1/512 over both; what comes to the same offsets
     another way, as the loss of the RPN, stays as it is."""
     model, offsets = small("mnc"), torch.zeros(2, 4, requires_grad=True)
     gradient = torch.tensor([[1e-6, 0, -3e-6, 1e-4], [1, -5, 1e-3, -1e-3]])
     most = MOST_GRADIENT / 2
-    (model.passed(offsets, Limit(most)) * gradient + 3 * offsets).sum().backward()
+    (model.passed(offsets, GradientClamp(most)) * gradient + 3 * offsets).sum().backward()
     expected = torch.tensor([[1e-6, 0, -3e-6, 1e-4], [most, -most, most, -most]])
     torch.testing.assert_close(offsets.grad, 3 + expected)
-    assert not small("mnc", box_gradient=False).passed(offsets, Limit(most)).requires_grad
+    assert not small("mnc", box_gradient=False).passed(offsets, GradientClamp(most)).requires_grad
 
 
 @pytest.mark.parametrize("scale", [1 / 4, pytest.param(65536.0, marks=pytest.mark.long)])
-def test_the_limit_goes_with_the_scale_of_the_losses(scale):
+def test_the_clamp_goes_with_the_scale_of_the_losses(scale):
     """As in half precision, or in a step of several parts."""
     model = small("mnc")
 
@@ -155,20 +154,20 @@ def test_regions_of_the_first_round_are_of_three_kinds():
         torch.tensor([[40.0, 40, 60, 60]]),
     )
     proposals = torch.cat([good.expand(90, 4), near.expand(90, 4), far.expand(90, 4)])
-    found = draw(config(), proposals, targets, NONE)
+    found = first_regions(config(), proposals, targets, NONE)
     kinds = [int((found.boxes == one).all(1).sum()) for one in (near, far)]
     assert (len(found.matched), *kinds) == (19, 38, 7)
     assert found.labels.tolist() == [0] * 19 + [8] * 45
-    few = draw(config(), torch.cat([near.expand(90, 4), far.expand(3, 4)]), targets, NONE)
+    few = first_regions(config(), torch.cat([near.expand(90, 4), far.expand(3, 4)]), targets, NONE)
     assert (len(few.matched), len(few.boxes)) == (1, 64), "near ones take the place of far ones"
-    assert len(draw(config(), NONE, Targets.none((64, 64)), NONE).boxes) == 0
+    assert len(first_regions(config(), NONE, Targets.none((64, 64)), NONE).boxes) == 0
 
 
 def test_the_second_round_learns_from_all_of_the_first_and_from_the_objects():
     targets = square((0, 0, 32, 32), (40, 40, 60, 60))
     crowd = torch.tensor([[0.0, 34, 30, 64]])
     moved = torch.tensor([[0.0, 0, 32, 8], [2, 0, 32, 32], [1, 40, 20, 60], [41, 40, 60, 60]])
-    found = take(config(), moved, targets, crowd)
+    found = second_regions(config(), moved, targets, crowd)
     assert found.matched.tolist() == [0, 1, 0, 1]
     assert torch.equal(found.positive, torch.cat([moved[[1, 3]], targets.boxes]))
     assert torch.equal(found.boxes[4:], moved[:1]), "what lies in a crowd teaches nothing"
@@ -182,7 +181,7 @@ def test_three_stages_or_five(stages, rounds, monkeypatch):
     candidates = []
     survive = voting.survivors
     monkeypatch.setattr(
-        voting, "survivors", lambda several, *a, **k: candidates.append(several) or survive(several, *a, **k)
+        voting, "survivors", lambda regions, *a, **k: candidates.append(regions) or survive(regions, *a, **k)
     )
     model.eval().predict(images)
     assert [len(c) for c in candidates] == [20 * rounds], "all proposals, and all of them regressed"
@@ -193,7 +192,7 @@ def test_five_stages_find_what_three_do_and_more():
     images, _ = batch(count=1)
     x = three.features(images)
     where = three.rpn.propose(three.rpn([x]), images.sizes, per_level=50, keep=20)
-    one, other = three.see(x, where), five.see(x, where)
+    one, other = three.draw_and_classify(x, where), five.draw_and_classify(x, where)
     assert torch.equal(one.logits, other.logits), "the same weights"
 
 
@@ -242,7 +241,7 @@ def test_only_masks_that_fit_are_taught_by_the_class(bias, taught):
     nn.init.zeros_(model.mask[3].weight)
     nn.init.constant_(model.mask[3].bias, bias)
     x = torch.rand(1, 256, 4, 4)
-    losses, _ = model.learn(x, [draw(model.cfg, NONE, targets, NONE)], [targets])
+    losses, _ = model.learn(x, [first_regions(model.cfg, NONE, targets, NONE)], [targets])
     losses["mask_class"].backward()
     assert bool(model.mask[3].bias.grad is not None and model.mask[3].bias.grad.any()) == taught
 
@@ -253,7 +252,7 @@ def test_the_second_path_sees_features_only_where_the_mask_is():
     drawn[:, :, :14] = 1.0
     seen = []
     model.mask_path.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    model.name(features, drawn)
+    model.classify(features, drawn)
     assert torch.equal(seen[0][..., :7], features[..., :7])
     assert not seen[0][..., 7:].any()
 
@@ -265,7 +264,7 @@ def test_the_losses_of_masks_and_classes_by_hand():
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     proposals = torch.tensor([[0.0, 0, 20, 20], [50, 50, 60, 60]])
-    losses, _ = model.learn(torch.rand(1, 256, 4, 4), [draw(model.cfg, proposals, targets, NONE)], [targets])
+    losses, _ = model.learn(torch.rand(1, 256, 4, 4), [first_regions(model.cfg, proposals, targets, NONE)], [targets])
     assert losses["mask"].item() == pytest.approx(2 * math.log(2))
     assert losses["mask_class"].item() == pytest.approx(math.log(9))
     assert losses["box_class"].item() == pytest.approx(math.log(9))

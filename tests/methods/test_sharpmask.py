@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from maskwise.methods import sharpmask
-from maskwise.methods.deepmask import Seen
+from maskwise.methods.deepmask import WindowFeatures
 from maskwise.methods.sharpmask import Config, Refinement, RefinementModule
 from maskwise.parts.padding import SymmetricConv2d
 from maskwise.parts.windows import cut
@@ -19,7 +19,7 @@ def features(channels, *, cells, count=1):
 
 
 def seen(maps):
-    return Seen(maps, maps[-1], torch.randn(len(maps[-1]), 512, 1, 1))
+    return WindowFeatures(maps, maps[-1], torch.randn(len(maps[-1]), 512, 1, 1))
 
 
 def widths(layers):

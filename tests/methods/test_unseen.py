@@ -25,7 +25,7 @@ from maskwise.evaluate.recall import recall
 from maskwise.evaluate.structures import pair
 from maskwise.masks import Masks
 from maskwise.methods import METHODS, Method, sharpmask
-from maskwise.methods.deepmask import Painter, Shown
+from maskwise.methods.deepmask import Painter, SampledWindows
 from maskwise.methods.sharpmask import SharpMask
 from maskwise.parts.label_maps import owners
 from maskwise.structures import Images, Instances, Targets
@@ -195,14 +195,14 @@ def windows(model: SharpMask, unseen: Shapes, *, beside: tuple[float, float] = (
 
 @torch.no_grad()
 def scores(model: SharpMask, unseen: Shapes, several: list[Tensor]) -> Tensor:
-    at = [Shown(w[:0], torch.arange(0), w, torch.ones(len(w))) for w in several]
+    at = [SampledWindows(w[:0], torch.arange(0), w, torch.ones(len(w))) for w in several]
     return model.coarse.scorer(model.coarse.patches(unseen.images, at).codes[:, :, 0, 0])
 
 
 @torch.no_grad()
 def masks(model: SharpMask, unseen: Shapes, painter: Painter) -> tuple[Tensor, Tensor]:
     """Of each object in its window, 64 cells a side: as it is drawn, and as it is."""
-    at = [Shown(w, torch.arange(len(w)), w[:0], torch.ones(0)) for w in windows(model, unseen)]
+    at = [SampledWindows(w, torch.arange(len(w)), w[:0], torch.ones(0)) for w in windows(model, unseen)]
     seen = model.coarse.patches(unseen.images, at)
     truth = [t.masks.sample(w.masks, w.matched, 64) >= 0.5 for t, w in zip(unseen.targets, at, strict=True)]
     return painter(seen.codes[:, :, 0, 0], painter.maps(seen)) > 0, torch.cat(truth)

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskwise.parts.assignment import NOBODY, assign, soft_iou
+from maskwise.parts.assignment import assign, soft_iou
+from maskwise.parts.label_maps import NOBODY
 
 
 def one(*rows):

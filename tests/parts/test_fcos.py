@@ -14,7 +14,7 @@ from maskwise.masks import Masks
 from maskwise.parts import fcos
 from maskwise.parts.fcos import (
     Head,
-    Predicted,
+    HeadOutputs,
     assign,
     best_places,
     centreness,
@@ -45,7 +45,7 @@ def silent(classes=3, *, logit=-20.0):
     """A head that finds nothing in one picture."""
     maps = [torch.full((1, m, 20, 1), value) for m, value in ((classes, logit), (4, 0.0), (1, 0.0))]
     logits, distances, centre = (m[..., 0].mT.clone().requires_grad_() for m in maps)
-    return Predicted(logits, distances, centre[..., 0], [])
+    return HeadOutputs(logits, distances, centre[..., 0], [])
 
 
 # --- locations

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from maskwise.masks import Masks
-from maskwise.parts.box_head import BoxHead, Named, convolutions_and_layer, two_layers
+from maskwise.parts.box_head import BoxHead, BoxOutputs, convolutions_and_layer, two_layers
 from maskwise.parts.convention import CONVENTIONS
 from maskwise.parts.mask_head import ConvolutionalMaskHead, LinearMaskHead, MaskIoUHead, masks_of
 from maskwise.parts.roi import Regions
@@ -31,7 +31,7 @@ def test_the_box_loss_by_hand(convention, expected):
     Over two regions: L1 gives 2 / 2, smooth L1 (beta 1) 1.5 / 2. All logits 0: ln 3.
     """
     regions = Regions(torch.tensor([[10.0, 10, 30, 30], [40, 40, 60, 60]]), torch.tensor([1, 2]), torch.tensor([0]))
-    found = Named(torch.zeros(2, 3), torch.zeros(2, 2, 4))
+    found = BoxOutputs(torch.zeros(2, 3), torch.zeros(2, 2, 4))
     losses = head(convention).loss(found, [regions], [square(14, 10, 34, 30, label=1)])
     assert losses["box"].item() == pytest.approx(expected / 2)
     assert losses["box_class"].item() == pytest.approx(math.log(3))
@@ -40,7 +40,7 @@ def test_the_box_loss_by_hand(convention, expected):
 def test_only_the_offsets_of_the_class_are_taught():
     offsets = torch.zeros(1, 2, 4, requires_grad=True)
     regions = Regions(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([1]), torch.tensor([0]))
-    head().loss(Named(torch.zeros(1, 3), offsets), [regions], [square(14, 12, 36, 31, label=1)])["box"].backward()
+    head().loss(BoxOutputs(torch.zeros(1, 3), offsets), [regions], [square(14, 12, 36, 31, label=1)])["box"].backward()
     assert (offsets.grad[0, 0] == 0).all()
     assert (offsets.grad[0, 1] != 0).all()
 
@@ -56,7 +56,7 @@ def test_detections_by_hand():
     """Of three regions the second is beside the first and less sure, the third is of the other class."""
     regions = torch.tensor([[10.0, 10, 30, 30], [11, 10, 31, 30], [11, 10, 31, 30]])
     logits = torch.tensor([[5.0, 0, 0], [4, 0, 0], [0, 3, 0]])
-    found = Named(logits, torch.zeros(3, 2, 4))
+    found = BoxOutputs(logits, torch.zeros(3, 2, 4))
     options = {"min_score": 0.5, "nms_iou": 0.5, "most": 100}
     (hard,) = head().detect(found, [regions], [(64, 64)], soft_sigma=None, **options)
     assert hard.labels.tolist() == [0, 1]

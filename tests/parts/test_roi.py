@@ -10,7 +10,7 @@ from torchvision.ops import roi_align, roi_pool
 from maskwise.masks import Masks
 from maskwise.parts import roi
 from maskwise.parts.convention import CONVENTIONS
-from maskwise.parts.roi import Pool, draw, level_of, warp
+from maskwise.parts.roi import Pool, level_of, on_grid, sampled, warp
 from maskwise.structures import Targets
 
 STRIDES = (4, 8, 16, 32)
@@ -103,7 +103,7 @@ def test_roi_warp_has_gradients_for_features_and_region():
     rois = torch.tensor([[1, 5.3, 9.2, 60.1, 51.7], [0, 21.7, 11.1, 70.3, 63.9]], dtype=torch.float64)
 
     def read(features, region):
-        return warp(features, torch.cat([rois[:, :1], region], 1), 3, stride=8, rounded=False)
+        return on_grid(features, rois[:, 0], region / 8, 3)
 
     assert torch.autograd.gradcheck(read, (x.requires_grad_(), rois[:, 1:].clone().requires_grad_()))
 
@@ -112,9 +112,10 @@ def test_roi_warp_rounds_what_it_reads_but_not_its_gradient():
     (x,) = levels(strides=(8,))
     near, whole = torch.tensor([[0, 17.0, 30, 70, 90]]), torch.tensor([[0, 16.0, 32, 72, 88]])
     found = []
-    for rois, rounded in ((near, True), (whole, True), (whole, False)):
+    reads = [lambda rois: warp(x, rois, 5, stride=8)] * 2 + [lambda rois: on_grid(x, rois[:, 0], rois[:, 1:] / 8, 5)]
+    for rois, read in zip((near, whole, whole), reads, strict=True):
         rois = rois.clone().requires_grad_()
-        value = warp(x, rois, 5, stride=8, rounded=rounded)
+        value = read(rois)
         (value**2).sum().backward()
         found.append((value, rois.grad))
     for value, gradient in found[1:]:
@@ -185,7 +186,7 @@ def with_boxes(*rows):
 
 def test_objects_are_regions_too_and_stand_for_themselves():
     targets = with_boxes((0, 0, 10, 10), (50, 30, 70, 60))
-    found = draw(torch.zeros(0, 4), targets, crowds=torch.zeros(0, 4), background=9, total=8)
+    found = sampled(torch.zeros(0, 4), targets, crowds=torch.zeros(0, 4), background=9, total=8)
     assert sorted(found.matched.tolist()) == [0, 1]
     assert torch.equal(found.positive, targets.boxes[found.matched])
     assert torch.equal(found.labels, targets.labels[found.matched])
@@ -194,7 +195,7 @@ def test_objects_are_regions_too_and_stand_for_themselves():
 def test_what_lies_in_a_crowd_is_not_background():
     targets = with_boxes((0, 0, 10, 10))
     proposals = torch.tensor([[60.0, 40, 80, 60], [20, 20, 30, 30], [75, 20, 95, 40]])
-    found = draw(proposals, targets, crowds=torch.tensor([[55.0, 35, 90, 64]]), background=9)
+    found = sampled(proposals, targets, crowds=torch.tensor([[55.0, 35, 90, 64]]), background=9)
     background = found.boxes[len(found.matched) :]
     assert sorted(background.tolist()) == sorted(proposals[1:].tolist())
 
@@ -205,7 +206,7 @@ def test_a_quarter_at_most_shows_an_object_and_the_rest_fills_up(total, count, s
     targets = with_boxes((5, 5, 45, 45), (50, 10, 90, 60))
     near = targets.boxes[torch.arange(count) % 2] + torch.rand(count, 4)
     far = torch.rand(count, 4) * torch.tensor([3.0, 3, 3, 3]) + torch.tensor([40.0, 0, 44, 4])
-    found = draw(torch.cat([near, far]), targets, crowds=torch.zeros(0, 4), background=9, total=total)
+    found = sampled(torch.cat([near, far]), targets, crowds=torch.zeros(0, 4), background=9, total=total)
     positives = min(total // 4, count + 2)
     assert len(found.matched) == positives
     assert len(found.boxes) == positives + min(total - positives, count)

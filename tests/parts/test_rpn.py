@@ -7,7 +7,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from maskwise.masks import Masks
 from maskwise.parts.convention import CONVENTIONS
-from maskwise.parts.rpn import RPN, Proposed, anchors_of_cell, anchors_of_map
+from maskwise.parts.rpn import RPN, AnchorOutputs, anchors_of_cell, anchors_of_map
 from maskwise.structures import Targets
 
 
@@ -59,7 +59,7 @@ def test_what_is_said_belongs_to_the_anchor_at_its_place():
     place = (5 * 12 + 7) * 3 + 1  # row 5, column 7, the square one
     scores = [torch.zeros_like(s) for s in found.scores]
     scores[0][0, place] = 9
-    still = Proposed(scores, [torch.zeros_like(o) for o in found.offsets], found.anchors)
+    still = AnchorOutputs(scores, [torch.zeros_like(o) for o in found.offsets], found.anchors)
     (best,) = rpn.propose(still, [(64, 96)], per_level=50, keep=10)
     assert best[0].tolist() == [7 * 8 - 8, 5 * 8 - 8, 7 * 8 + 8, 5 * 8 + 8]
 
@@ -85,7 +85,7 @@ def test_a_picture_without_objects_teaches_scores_and_a_zero_for_boxes():
 
 def test_scores_of_half_the_precision_whose_sum_does_not_fit_it_give_a_number():
     found = network()(levels())
-    sure = Proposed([torch.full_like(s, -60_000.0).half() for s in found.scores], found.offsets, found.anchors)
+    sure = AnchorOutputs([torch.full_like(s, -60_000.0).half() for s in found.scores], found.offsets, found.anchors)
     assert all(value.isfinite() for value in network().loss(sure, [Targets.none((64, 96))]).values())
 
 
@@ -97,5 +97,5 @@ def test_the_loss_of_a_network_that_is_right_is_zero():
     found = rpn(levels())
     certain = [torch.where((a == targets.boxes).all(1), 20.0, -20.0)[None] for a in found.anchors]
     assert sum((c > 0).sum() for c in certain) == 1
-    right = Proposed(certain, [torch.zeros_like(o) for o in found.offsets], found.anchors)
+    right = AnchorOutputs(certain, [torch.zeros_like(o) for o in found.offsets], found.anchors)
     assert all(value < 1e-6 for value in rpn.loss(right, [targets], total=10**6).values())

@@ -15,7 +15,7 @@ Pixels = UInt8[Tensor, "3 _ _"] | Float[Tensor, "3 _ _"]
 """RGB; bytes, or numbers in 0..1."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
     """One picture, its ground truth, and what happened to them so far."""
 

@@ -5,14 +5,18 @@ A network looks at a window and says whether an object is at its centre and fits
 whatever its class. Both heads read one short code of the window: the mask is a matrix of low rank times that code. All
 of it slides, as convolutions, over the picture in several sizes, and the windows that score best are the proposals.
 
-This is the network of the authors' second version (ResNet, one code for both heads), which the SharpMask paper calls
-DeepMask-ours. Differs from the paper in: all of that network, and its sizes; windows are drawn from each picture of a
-batch, not evenly from all categories of the data set; both losses are learned in each step, weighted as in the paper,
-and as means over windows: the published rate for their sum over 32 windows is 32 times as large here; windows without
-object are far from crowds too; at test, the network's 112 x 112 probabilities are interpolated and not its logits; a
-window that shows no pixel above the threshold is left out; the best weights are those whose proposals find most on
-validation pictures (area under recall), and not those whose masks fit best in windows drawn around objects, which a
-head that learned them by heart also passes.
+Differs from the paper in:
+
+- Architecture: this is the network of the authors' second version (ResNet, one code for both heads), which the
+  SharpMask paper calls DeepMask-ours, with its sizes.
+- Sampling: windows are sampled from each picture of a batch, not evenly from all categories of the data set; those
+  without object are far from crowds too.
+- Losses: both are learned in each step, weighted as in the paper, and as means over windows: the published rate for
+  their sum over 32 windows is 32 times as large here.
+- Prediction: the network's 112 x 112 probabilities are interpolated and not its logits; a window that shows no pixel
+  above the threshold is left out.
+- The best weights are those whose proposals find most on validation pictures (area under recall), and not those whose
+  masks fit best in windows around objects, which a head that learned them by heart also passes.
 
 Objects have no class. `num_classes` is 1 and all labels are 0: with `data.as_one` a run learns, and is judged by, all
 classes of its data as one, 'object', and so does `maskwise val` with what was learned.
@@ -49,11 +53,11 @@ class Config:
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
     norm: Norm = "frozen"
-    """Of the backbone."""
+    """Norm of the backbone."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained."""
     stage: Literal[3, 4] = 4
-    """Of the backbone, which the heads read; windows are its stride apart: 8 or 16 pixels."""
+    """Stage of the backbone that the heads read; windows are its stride apart: 8 or 16 pixels."""
     patch: int = 160
     """Side of a window, in pixels; an object fits where its long side is 128 / 224 of that."""
     width: int = 128
@@ -69,17 +73,17 @@ class Config:
     hidden: int = 1024
     """Width of the score head."""
     dropout: float = 0.5
-    """Of the score head."""
+    """Dropout of the score head."""
     samples: int = 4
     """Windows of a picture that masks are learned from, and as many for scores, half of them without an object."""
     least_side: float = 5.0
-    """Objects that are narrower or lower are not learned from."""
+    """Objects that are narrower or lower than this, in pixels, are not learned from."""
     least_area: float = 100.0
     """Nor are those of fewer pixels."""
     jitter: float = 0.1
-    """Masks are learned from windows beside the object by up to this share of a window."""
+    """Masks are learned from windows beside the object by up to this share of a window ..."""
     jitter_octaves: float = 0.25
-    """And larger or smaller by up to this."""
+    """... and larger or smaller by up to this."""
     away: float = 0.3
     """A window without object is so far from the centre of each, as a share of the window ..."""
     away_octaves: float = 2.5
@@ -87,7 +91,7 @@ class Config:
     negative_octaves: tuple[float, float] = (-2.0, 3.0)
     """Sizes of windows without object: the paper shrinks the picture by up to 3 octaves, and enlarges it by 2."""
     score_weight: float = 1 / 32
-    """Of its loss."""
+    """Weight of the score loss."""
     octaves: tuple[float, ...] = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     """How much the picture is shrunk. With -1.5 and -1 before them, that is 'Zoom'."""
     threshold: float = 0.2
@@ -130,7 +134,7 @@ class Scorer(nn.Module):
 class Painter(Protocol):
     """A module that draws masks: from the code of each window, and what it has from the maps there."""
 
-    def maps(self, seen: "Seen") -> list[Float[Tensor, "b _ _ _"]]:
+    def maps(self, features: "WindowFeatures") -> list[Float[Tensor, "b _ _ _"]]:
         """What it wants to look at in each window, from windows alone or a whole picture."""
         ...
 
@@ -145,8 +149,8 @@ class MaskHead(nn.Module):
         self.full, self.sides = cfg.mask_head == "full", (cfg.mask_side, cfg.drawn_side)
         self.predict = nn.Linear(cfg.width * cells**2 if self.full else cfg.code, cfg.mask_side**2)
 
-    def maps(self, seen: "Seen") -> list[Float[Tensor, "b _ _ _"]]:
-        return [seen.reduced] if self.full else []
+    def maps(self, features: "WindowFeatures") -> list[Float[Tensor, "b _ _ _"]]:
+        return [features.reduced] if self.full else []
 
     def forward(self, codes: Float[Tensor, "n d"], maps: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, "n s s"]:
         side, drawn = self.sides
@@ -154,34 +158,35 @@ class MaskHead(nn.Module):
         return F.interpolate(logits, size=(drawn, drawn), mode="bilinear")[:, 0]
 
 
-class Shown(NamedTuple):
-    """Windows of one picture to learn from."""
+class SampledWindows(NamedTuple):
+    """Windows of one picture to learn from: some for masks, others for scores."""
 
     masks: Float[Tensor, "m 4"]
     matched: Int[Tensor, " m"]
-    """Position of the object that each of these shows."""
+    """Position of the object that each window for masks shows."""
     scores: Float[Tensor, "k 4"]
     positive: Float[Tensor, " k"]
-    """1 where there is an object, 0 where there is none."""
+    """1 where a window for scores has an object, 0 where it has none."""
 
 
-class Seen(NamedTuple):
-    """Patches of all pictures, those for masks first; or one level of a picture."""
+class WindowFeatures(NamedTuple):
+    """What is seen in windows: alone, of all pictures, those for masks first; or in all of one level of a picture."""
 
-    features: list[Float[Tensor, "b _ _ _"]]
+    maps: list[Float[Tensor, "b _ _ _"]]
+    """The backbone's."""
     reduced: Float[Tensor, "b _ _ _"]
     codes: Float[Tensor, "b d i j"]
 
-    def detach(self) -> "Seen":
-        return Seen([x.detach() for x in self.features], self.reduced.detach(), self.codes.detach())
+    def detach(self) -> "WindowFeatures":
+        return WindowFeatures([x.detach() for x in self.maps], self.reduced.detach(), self.codes.detach())
 
-    def first(self, count: int) -> "Seen":
-        return Seen([x[:count] for x in self.features], self.reduced[:count], self.codes[:count])
+    def first(self, count: int) -> "WindowFeatures":
+        return WindowFeatures([x[:count] for x in self.maps], self.reduced[:count], self.codes[:count])
 
 
 class DeepMask(nn.Module):
     def __init__(self, cfg: Config, *, stages: Sequence[int] = ()):
-        """`stages`: of the backbone, what else a painter wants to see."""
+        """`stages`: further ones of the backbone, which a painter wants to see."""
         super().__init__()
         self.cfg = _checked(cfg)
         self.backbone = backbones.build(
@@ -201,8 +206,8 @@ class DeepMask(nn.Module):
         self.mask = MaskHead(cfg, self.cells)
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
-        shown = self.show(targets)
-        return self.losses(self.patches(images, shown), shown, targets)
+        windows = self.sample(targets)
+        return self.losses(self.patches(images, windows), windows, targets)
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
@@ -211,28 +216,28 @@ class DeepMask(nn.Module):
     # --- learning
 
     @torch.no_grad()
-    def show(self, targets: list[Targets]) -> list[Shown]:
-        """Draw windows."""
-        return [shown(self.cfg, self.canonical, t) for t in targets]
+    def sample(self, targets: list[Targets]) -> list[SampledWindows]:
+        """Windows of each picture to learn from, at random."""
+        return [sampled_windows(self.cfg, self.canonical, t) for t in targets]
 
-    def patches(self, images: Images, windows: list[Shown]) -> Seen:
+    def patches(self, images: Images, windows: list[SampledWindows]) -> WindowFeatures:
         """Each window is seen alone, with a cell more on each side than is looked at."""
         side = self.cfg.patch + 2 * self.margin
         pixels = [
             read(picture, _grown(at, side / self.cfg.patch), (side, side))
-            for several in ([w.masks for w in windows], [w.scores for w in windows])
-            for picture, at in zip(_pictures(images), several, strict=True)
+            for kind in ([w.masks for w in windows], [w.scores for w in windows])
+            for picture, at in zip(_pictures(images), kind, strict=True)
         ]
-        features = [_inner(x, self.margin // s) for x, s in self._features(torch.cat(pixels))]
-        return Seen(features, *self.reducer(features[-1]))
+        maps = [_inner(x, self.margin // s) for x, s in self._maps(torch.cat(pixels))]
+        return WindowFeatures(maps, *self.reducer(maps[-1]))
 
-    def losses(self, seen: Seen, windows: list[Shown], targets: list[Targets]) -> Losses:
+    def losses(self, features: WindowFeatures, windows: list[SampledWindows], targets: list[Targets]) -> Losses:
         """Equation 1 of the paper; its mask term belongs to windows with an object."""
-        some = sum(len(w.masks) for w in windows)
+        for_masks = sum(len(w.masks) for w in windows)
         positive = torch.cat([w.positive for w in windows])
-        scores = self.scorer(seen.codes[some:, :, 0, 0])
+        scores = self.scorer(features.codes[for_masks:, :, 0, 0])
         return {
-            "mask": mask_loss(self.mask, seen, windows, targets),
+            "mask": mask_loss(self.mask, features, windows, targets),
             "score": self.cfg.score_weight * _mean_loss(scores, positive),
         }
 
@@ -245,26 +250,27 @@ class DeepMask(nn.Module):
         """The best windows of all sizes together, with their masks drawn in the original picture."""
         cfg, (x, y) = self.cfg, images.scale(i)
         levels = [(level, self._level(level)) for level in self.sliding.levels(picture)]
-        scores = [self.scorer(seen.codes[0].movedim(0, 2)).float().sigmoid() for _, seen in levels]
+        scores = [self.scorer(features.codes[0].movedim(0, 2)).float().sigmoid() for _, features in levels]
         best, place = torch.cat([s.flatten() for s in scores]).sort(descending=True, stable=True)
         place = place[: cfg.max_instances][best[: cfg.max_instances] > cfg.min_score]
         masks, order, start = [Masks.none(images.originals[i]).to(picture.device)], [place[:0]], 0
-        for (level, seen), several in zip(levels, scores, strict=True):
-            here = torch.where((place >= start) & (place < start + several.numel()))[0]
-            rows, columns = (at(place[here] - start, several.shape[1]) for at in (_row, _column))
+        for (level, features), of_level in zip(levels, scores, strict=True):
+            here = torch.where((place >= start) & (place < start + of_level.numel()))[0]
+            cell, width = place[here] - start, of_level.shape[1]
+            rows, columns = cell // width, cell % width
             at = boxes.scale(self.sliding.windows(rows, columns, level.octave), x=x, y=y)
-            masks.append(self._drawn(seen, rows, columns, at, images.originals[i], painter))
+            masks.append(self._drawn(features, rows, columns, at, images.originals[i], painter))
             order.append(here)
-            start += several.numel()
+            start += of_level.numel()
         return _instances(cfg, Masks.cat(masks)[torch.cat(order).argsort()], best[: len(place)])
 
-    def _level(self, level: Level) -> Seen:
-        features = [x for x, _ in self._features(level.pixels)]
-        return Seen(features, *self.reducer(features[-1]))
+    def _level(self, level: Level) -> WindowFeatures:
+        maps = [x for x, _ in self._maps(level.pixels)]
+        return WindowFeatures(maps, *self.reducer(maps[-1]))
 
     def _drawn(
         self,
-        seen: Seen,
+        features: WindowFeatures,
         rows: Int[Tensor, " n"],
         columns: Int[Tensor, " n"],
         at: Float[Tensor, "n 4"],
@@ -272,17 +278,17 @@ class DeepMask(nn.Module):
         painter: Painter,
     ) -> Masks:
         """Masks of windows, a few at a time."""
-        maps = painter.maps(seen)
-        finer = [x.shape[2] // seen.reduced.shape[2] for x in maps]
+        maps = painter.maps(features)
+        finer = [x.shape[2] // features.reduced.shape[2] for x in maps]
         drawn = [Masks.none(size).to(at.device)]
-        for several in torch.arange(len(rows), device=rows.device).split(DRAWN_AT_ONCE):
-            i, j = rows[several], columns[several]
+        for few in torch.arange(len(rows), device=rows.device).split(DRAWN_AT_ONCE):
+            i, j = rows[few], columns[few]
             parts = [cut(x, f * i, f * j, f * self.cells) for x, f in zip(maps, finer, strict=True)]
-            logits = painter(seen.codes[0][:, i, j].T, parts).float()
-            drawn.append(Masks.paste(logits.sigmoid(), at[several], size, threshold=self.cfg.threshold).tight())
+            logits = painter(features.codes[0][:, i, j].T, parts).float()
+            drawn.append(Masks.paste(logits.sigmoid(), at[few], size, threshold=self.cfg.threshold).tight())
         return Masks.cat(drawn)
 
-    def _features(self, pixels: Float[Tensor, "b 3 _ _"]) -> list[tuple[Float[Tensor, "b _ _ _"], int]]:
+    def _maps(self, pixels: Float[Tensor, "b 3 _ _"]) -> list[tuple[Float[Tensor, "b _ _ _"], int]]:
         """Maps of the backbone, and their strides."""
         mean, std = (pixels.new_tensor(v)[:, None, None] for v in (self.backbone.mean, self.backbone.std))
         return list(zip(self.backbone((pixels - mean) / std), self.backbone.strides, strict=True))
@@ -321,21 +327,22 @@ def canonical(cfg: Config) -> Canonical:
     )
 
 
-def shown(cfg: Config, canonical: Canonical, targets: Targets) -> Shown:
+def sampled_windows(cfg: Config, canonical: Canonical, targets: Targets) -> SampledWindows:
     learned = ~targets.crowd & (boxes.sides(targets.boxes) >= cfg.least_side).all(1)
     objects = torch.where(learned & (targets.masks.area() >= cfg.least_area))[0]
-    masks, scores = (_some(objects, count) for count in (cfg.samples, cfg.samples // 2))
+    masks, scores = (_with_replacement(objects, count) for count in (cfg.samples, cfg.samples // 2))
     without = canonical.without(targets, cfg.samples - cfg.samples // 2)
     with_object = canonical.exact(targets.boxes[scores])
     positive = torch.cat([torch.ones_like(with_object[:, 0]), torch.zeros_like(without[:, 0])])
-    return Shown(canonical.near(targets.boxes[masks]), masks, torch.cat([with_object, without]), positive)
+    return SampledWindows(canonical.near(targets.boxes[masks]), masks, torch.cat([with_object, without]), positive)
 
 
-def mask_loss(painter: Painter, seen: Seen, windows: list[Shown], targets: list[Targets]) -> Float[Tensor, ""]:
+def mask_loss(
+    painter: Painter, features: WindowFeatures, windows: list[SampledWindows], targets: list[Targets]
+) -> Float[Tensor, ""]:
     """log(1 + exp(-m f)) with m = 1 on the object at the centre and -1 elsewhere, mean over cells and windows."""
-    some = sum(len(w.masks) for w in windows)
-    part = seen.first(some)
-    logits = painter(part.codes[:, :, 0, 0], painter.maps(part))
+    of_masks = features.first(sum(len(w.masks) for w in windows))
+    logits = painter(of_masks.codes[:, :, 0, 0], painter.maps(of_masks))
     with torch.no_grad():
         cells = logits.shape[-1]
         truth = [t.masks.sample(w.masks, w.matched, cells) >= 0.5 for w, t in zip(windows, targets, strict=True)]
@@ -348,13 +355,13 @@ def _mean_loss(logits: Float[Tensor, "*n"], truth: Tensor) -> Float[Tensor, ""]:
     return total / max(logits.numel(), 1)
 
 
-def _some(places: Int[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
-    """Evenly, the same one perhaps more than once."""
+def _with_replacement(places: Int[Tensor, " n"], count: int) -> Int[Tensor, " k"]:
+    """At random, the same one perhaps more than once; none of none."""
     return places[torch.randint(len(places), (count,), device=places.device)] if len(places) else places
 
 
-def _grown(several: Float[Tensor, "n 4"], factor: float) -> Float[Tensor, "n 4"]:
-    centre, half = boxes.centres(several), factor / 2 * boxes.sides(several)
+def _grown(windows: Float[Tensor, "n 4"], factor: float) -> Float[Tensor, "n 4"]:
+    centre, half = boxes.centres(windows), factor / 2 * boxes.sides(windows)
     return torch.cat([centre - half, centre + half], 1)
 
 
@@ -370,25 +377,14 @@ def _pictures(images: Images) -> list[Float[Tensor, "3 _ _"]]:
 # --- predicting
 
 
-def _row(place: Int[Tensor, " n"], columns: int) -> Int[Tensor, " n"]:
-    return place // columns
-
-
-def _column(place: Int[Tensor, " n"], columns: int) -> Int[Tensor, " n"]:
-    return place % columns
-
-
 def _instances(cfg: Config, masks: Masks, scores: Float[Tensor, " n"]) -> Instances:
     """Those that show anything. All are of the only class."""
     keep = torch.where(masks.area() > 0)[0]
     if cfg.nms_iou is not None:
         keep = keep[nms(masks.windows[keep].to(scores.dtype), scores[keep], cfg.nms_iou)]
-    scores = scores[keep]
-    return Instances(
+    return Instances.scored(
         boxes=masks.windows[keep].to(scores.dtype),
         labels=torch.zeros_like(keep),
-        scores=scores,
-        quality=torch.ones_like(scores),
-        mask_scores=scores,
+        scores=scores[keep],
         masks=masks[keep],
     )

@@ -1,19 +1,21 @@
 """Discriminative Loss. Bert De Brabandere, Davy Neven, Luc Van Gool, CVPR Workshops 2017.
-https://arxiv.org/abs/1708.02551
+"Semantic Instance Segmentation with a Discriminative Loss Function", https://arxiv.org/abs/1708.02551
 
 A network gives each pixel a vector. Vectors of one object are pulled to within a margin of their mean, the means of
 different objects are pushed further apart than that, so that any ball of the right radius around a mean holds one
 object and nothing else. Mean shift finds the means of what a semantic segmentation, learned beside the vectors, takes
 for objects of one class.
 
-Differs from the paper in: the network is a classifier of timm with a decoder of U-Net, or ERFNet, where the paper has
-ResNet-38 and ENet, and the semantic segmentation has a decoder on the same encoder and not a network of its own;
-coordinates are appended to what the decoder sees and not to the input, except in ERFNet; the losses are averaged over
-all classes of all pictures that show an object of theirs; mean shift begins at most a thousand times a class, and what
-lies within half a bandwidth of a beginning that led to nothing new is passed over; the masks of clusters are not
-opened; where the authors score each mask 1 it is the mean probability of its class (`score` brings back theirs). A
-pixel belongs to one object, in the ground truth too: to the nearest by depth, else to the smallest. Crowds and padding
-teach nothing.
+Differs from the paper in:
+
+- Architecture: the network is a classifier of timm with a decoder of U-Net, or ERFNet, where the paper has ResNet-38
+  and ENet; the semantic segmentation has a decoder on the same encoder and not a network of its own; coordinates are
+  appended to what the decoder sees and not to the input, except in ERFNet.
+- Losses: they are averaged over all classes of all pictures that show an object of theirs. A pixel belongs to one
+  object, in the ground truth too: to the nearest by depth, else to the smallest. Crowds and padding teach nothing.
+- Prediction: mean shift begins at most a thousand times a class, and what lies within half a bandwidth of a beginning
+  that led to nothing new is passed over; the masks of clusters are not opened; where the authors score each mask 1 it
+  is the mean probability of its class (`score` brings back theirs).
 """
 
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ class Config:
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
     norm: Norm = "batch"
-    """Of the backbone and the decoders."""
+    """Norm of the backbone and the decoders."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained."""
     width: int = 64
@@ -46,19 +48,19 @@ class Config:
     coordinates: bool = False
     """Let the network see where pixels are, as the paper does where all objects look the same (CVPPP)."""
     dimensions: int = 8
-    """Of the vectors: 8 for Cityscapes, 16 for CVPPP."""
+    """Dimensions of the vectors: 8 for Cityscapes, 16 for CVPPP."""
     within: float = 0.5
     """Distance from the mean up to which a vector is not pulled (delta_v)."""
     apart: float = 1.5
     """Half the distance from which on means are not pushed (delta_d)."""
     variance_weight: float = 1.0
-    """Of the pull (alpha); 0 leaves it out."""
+    """Weight of the pull (alpha); 0 leaves it out."""
     distance_weight: float = 1.0
-    """Of the push (beta)."""
+    """Weight of the push (beta)."""
     regularization_weight: float = 0.001
-    """Of the means' lengths (gamma)."""
+    """Weight of the means' lengths (gamma)."""
     semantic_weight: float = 1.0
-    """Of the semantic segmentation's cross-entropy."""
+    """Weight of the semantic segmentation's cross-entropy."""
     clustering: Literal["mean_shift", "threshold"] = "mean_shift"
     """From a pixel first to the mode near it, or at once all that are near the pixel."""
     bandwidth: float = 1.5
@@ -117,14 +119,14 @@ class Discriminative(nn.Module):
         cfg = self.cfg
         logits, vectors = (m.float() for m in self.network(images))
         truth = torch.full_like(logits[:, 0], IGNORED, dtype=torch.int64)
-        found: list[Terms] = []
+        losses: list[Terms] = []
         for i, (t, (h, w)) in enumerate(zip(targets, images.sizes, strict=True)):
             owner = label_maps.owners(t)
             truth[i, :h, :w] = label_maps.classes(owner, t.labels, background=cfg.num_classes)
-            found += self._terms(vectors[i, :, :h, :w].flatten(1), pixels_of(owner, t.labels))
+            losses += self._terms(vectors[i, :, :h, :w].flatten(1), pixels_of(owner, t.labels))
         none = vectors.sum() * 0
-        several = [torch.stack(part).mean() for part in zip(*found or [Terms(none, none, none)], strict=True)]
-        variance, distance, regularization = several
+        parts = zip(*losses or [Terms(none, none, none)], strict=True)
+        variance, distance, regularization = (torch.stack(part).mean() for part in parts)
         return {
             "semantic": cfg.semantic_weight * label_maps.semantic_loss(logits, truth),
             "variance": cfg.variance_weight * variance,
@@ -133,15 +135,15 @@ class Discriminative(nn.Module):
         }
 
     def _terms(self, vectors: Float[Tensor, "d n"], pixels: Pixels) -> list[Terms]:
-        """Of each class that the picture shows."""
-        cfg, several = self.cfg, []
+        """The terms of each class that the picture shows."""
+        cfg, losses = self.cfg, []
         for label in pixels.labels.unique():
             number = torch.where(pixels.labels == label, (pixels.labels == label).cumsum(0) - 1, NOBODY)
             which = torch.where(pixels.owner >= 0, number[pixels.owner], NOBODY)
             own = torch.where(which >= 0)[0]
             of_class = vectors[:, pixels.learned[own]]
-            several.append(terms(of_class, which[own], int(number.max()) + 1, within=cfg.within, apart=cfg.apart))
-        return several
+            losses.append(terms(of_class, which[own], int(number.max()) + 1, within=cfg.within, apart=cfg.apart))
+        return losses
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
@@ -172,13 +174,13 @@ class Discriminative(nn.Module):
         )
 
     def _clustered(
-        self, named: Int[Tensor, "h w"], vectors: Float[Tensor, "d h w"]
+        self, classes: Int[Tensor, "h w"], vectors: Float[Tensor, "d h w"]
     ) -> tuple[Int[Tensor, "h w"], Int[Tensor, " k"], Float[Tensor, "d k"]]:
         """To which cluster each pixel belongs, and class and centre of each, one class after the other."""
-        cfg, owner = self.cfg, torch.full_like(named, NOBODY)
-        labels, centres = [named.new_zeros(0)], [vectors[:, 0, :0]]
+        cfg, owner = self.cfg, torch.full_like(classes, NOBODY)
+        labels, centres = [classes.new_zeros(0)], [vectors[:, 0, :0]]
         for label in range(cfg.num_classes):
-            own = named == label
+            own = classes == label
             clusters = clustering.around_modes(
                 vectors[:, own],
                 bandwidth=cfg.bandwidth,
@@ -186,7 +188,7 @@ class Discriminative(nn.Module):
                 least=cfg.min_pixels,
                 leftover=cfg.leftover,
             )
-            before = sum(len(several) for several in labels)
+            before = sum(map(len, labels))
             owner[own] = torch.where(clusters.owner == NOBODY, NOBODY, clusters.owner + before)
             labels.append(labels[0].new_full(clusters.centres.shape[1:], label))
             centres.append(clusters.centres)

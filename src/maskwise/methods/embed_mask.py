@@ -1,5 +1,5 @@
-"""EmbedMask. Hui Ying, Zhaojin Huang, Shu Liu, Tianjia Shao, Kun Zhou, IJCAI 2021 (first 2019).
-"Embedding Coupling for Instance Segmentation", https://arxiv.org/abs/1912.01954
+"""EmbedMask. Hui Ying, Zhaojin Huang, Shu Liu, Tianjia Shao, Kun Zhou, IJCAI 2021. First, in 2019, "EmbedMask:
+Embedding Coupling for One-stage Instance Segmentation", https://arxiv.org/abs/1912.01954
 
 FCOS finds boxes. Each of its locations also says what the pixels of its object are like, as a vector, and how far from
 that they may be; a map beside it says what each pixel is like. The mask is the pixels whose vectors are near enough: no
@@ -27,7 +27,7 @@ from maskwise import backbones, boxes
 from maskwise.masks import Masks
 from maskwise.parts import drawing, fcos, lovasz, matching
 from maskwise.parts.drawing import Grid
-from maskwise.parts.fcos import Found, Locations, Predicted
+from maskwise.parts.fcos import Detections, HeadOutputs, Locations
 from maskwise.parts.fpn import FPN, Strided
 from maskwise.parts.norms import Norm
 from maskwise.rle import Size
@@ -44,35 +44,35 @@ BORDER = math.log1p(math.e)
 FAR = -10.0
 """Minus the exponent of pixels outside the window of a mask."""
 NUMBERS_AT_ONCE = 1 << 23
-"""Of pixels, objects and dimensions that are looked at together."""
+"""Numbers that are looked at together, at most: pixels times objects times dimensions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     num_classes: int
     version: Literal["2021", "2020"] = "2021"
-    """Of the IJCAI paper, or of the authors' model zoo."""
+    """That of the IJCAI paper, or of the authors' model zoo."""
     backbone: backbones.Name = "resnet50"
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
     norm: Norm = "frozen"
-    """Of the backbone."""
+    """Norm of the backbone."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained; 2 in the published recipes, which start from ImageNet weights."""
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
-    """Of the pyramid, from fine to coarse; those after 5 come from P5. Masks have half the first one's stride."""
+    """Levels of the pyramid, fine to coarse; those after 5 come from P5. Masks have half the stride of the first."""
     limits: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
     """Pixels to the farthest side of an object on each level but the last."""
     width: int = 256
     """Channels of the pyramid and of the towers."""
     convolutions: int = 4
-    """Of each tower."""
+    """Convolutions of each tower."""
     radius: float = 1.5
     """Objects are found this many strides around the middle of their box ..."""
     inside_mask: bool = True
     """... and only on the object itself, which costs a little of the boxes and helps the masks."""
     dimensions: int | None = None
-    """Of the vectors; left out, 16 or, in version 2020, 8."""
+    """Dimensions of the vectors; left out, 16 or, in version 2020, 8."""
     margin: Literal["learned", "fixed"] = "learned"
     """Each location says how far its pixels may be, or it is the same for all: the paper's ablation."""
     margin_start: float = 2.0
@@ -82,7 +82,7 @@ class Config:
     unit: float = 100.0
     """Pixels for a distance of 1 in these."""
     mask_weight: float = 0.5
-    """Of the Lovász hinge."""
+    """Weight of the Lovász hinge."""
     threshold: float = 0.53
     """Likeness above which a pixel belongs to the object."""
     min_score: float = 0.05
@@ -90,6 +90,7 @@ class Config:
     per_level: int = 1000
     """Boxes of each level that go into suppression."""
     nms_iou: float = 0.6
+    """Boxes that overlap a better one of their class more than this are dropped."""
     max_instances: int = 100
     """Most instances of a picture."""
 
@@ -109,11 +110,11 @@ class Config:
 
     @property
     def scale(self) -> float:
-        """Of squared distances in the exponent, at first: likeness is a half at the margin."""
+        """Factor of squared distances in the exponent, at first: likeness is a half at the margin."""
         return math.log(2) / self.margin_start**2
 
 
-class Coupling(NamedTuple):
+class EmbeddingOutputs(NamedTuple):
     """What proposals and pixels say of each other."""
 
     centres: Float[Tensor, "b n d"]
@@ -140,11 +141,11 @@ class Embedding(nn.Module):
             self.margin = fcos.prediction(cfg.width, margins, bias=math.log(cfg.scale))
             self.level_scales = nn.Parameter(torch.ones(len(cfg.levels))) if cfg.version == "2021" else None
 
-    def forward(self, finest: Float[Tensor, "b c h w"], towers: list[Tensor], at: Locations) -> Coupling:
+    def forward(self, finest: Float[Tensor, "b c h w"], towers: list[Tensor], at: Locations) -> EmbeddingOutputs:
         proposals = self._placed(fcos.flat([self.proposal(x) for x in towers]), at.points)
         pixels = self._placed(fcos.flat([self.pixel(self.tower(finest))]), at.points[: at.counts[0]])
         maps = pixels.mT.unflatten(2, finest.shape[2:])
-        return Coupling(
+        return EmbeddingOutputs(
             proposals, self._scales(proposals, towers), F.interpolate(maps, scale_factor=FINER, mode="bilinear")
         )
 
@@ -159,10 +160,11 @@ class Embedding(nn.Module):
         """In x and y they are multiplied by a number of each level, before they become positive."""
         if self.margin is None:
             return torch.full_like(like, self.cfg.scale)
-        told = [self.margin(x / CALM) for x in towers]
+        logarithms = [self.margin(x / CALM) for x in towers]
         if self.level_scales is not None:
-            told = [torch.cat([s * x[:, :2], x[:, 2:]], 1) for s, x in zip(self.level_scales, told, strict=True)]
-        return fcos.flat(told).exp().expand_as(like)
+            scaled = zip(self.level_scales, logarithms, strict=True)
+            logarithms = [torch.cat([s * x[:, :2], x[:, 2:]], 1) for s, x in scaled]
+        return fcos.flat(logarithms).exp().expand_as(like)
 
 
 class EmbedMask(nn.Module):
@@ -182,37 +184,43 @@ class EmbedMask(nn.Module):
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg, objects = self.cfg, [matching.objects(t) for t in targets]
-        found, at, told = self._seen(images)
+        outputs, at, embedded = self._outputs(images)
         owners = [fcos.assign(at, o, radius=cfg.radius, inside_mask=cfg.inside_mask) for o in objects]
-        masks = [self._mask_loss(found, at, told, i, owners[i], o) for i, o in enumerate(objects)]
-        everything = (told.centres.sum() + told.scales.sum() + told.pixels.sum()) * 0
+        masks = [self._mask_loss(outputs, at, embedded, i, owners[i], o) for i, o in enumerate(objects)]
+        everything = (embedded.centres.sum() + embedded.scales.sum() + embedded.pixels.sum()) * 0
         return {
-            **fcos.loss(found, at, owners, objects),
+            **fcos.loss(outputs, at, owners, objects),
             "mask": cfg.mask_weight * (torch.stack(masks).mean() + everything),
         }
 
-    def _seen(self, images: Images) -> tuple[Predicted, Locations, Coupling]:
+    def _outputs(self, images: Images) -> tuple[HeadOutputs, Locations, EmbeddingOutputs]:
         levels = self.neck(self.backbone(images.normalized(self.backbone.mean, self.backbone.std)))
-        at, found = fcos.locations(levels, self.strides, self.cfg.limits), self.head(levels)
-        return found, at, self.embedding(levels[0], found.towers, at)
+        at, outputs = fcos.locations(levels, self.strides, self.cfg.limits), self.head(levels)
+        return outputs, at, self.embedding(levels[0], outputs.towers, at)
 
     def _mask_loss(
-        self, found: Predicted, at: Locations, told: Coupling, i: int, owner: Int[Tensor, " n"], targets: Targets
+        self,
+        outputs: HeadOutputs,
+        at: Locations,
+        embedded: EmbeddingOutputs,
+        i: int,
+        owner: Int[Tensor, " n"],
+        targets: Targets,
     ) -> Float[Tensor, ""]:
         """Mean over the objects of picture i that locations find: each has the vector of the one that does it best."""
-        which, places = fcos.best_places(found.distances[i].detach(), at, owner, targets)
-        several, pixels = targets[which], told.pixels[i]
-        truth = truth_of(several.masks, (pixels.shape[1], pixels.shape[2]), self.stride)
-        learned = around(several.boxes, truth, self.stride) if self.cfg.version == "2020" else None
-        losses = mask_losses(pixels, told.centres[i, places], told.scales[i, places], truth, learned)
+        which, places = fcos.best_places(outputs.distances[i].detach(), at, owner, targets)
+        objects, pixels = targets[which], embedded.pixels[i]
+        truth = truth_of(objects.masks, (pixels.shape[1], pixels.shape[2]), self.stride)
+        learned = around(objects.boxes, truth, self.stride) if self.cfg.version == "2020" else None
+        losses = mask_losses(pixels, embedded.centres[i, places], embedded.scales[i, places], truth, learned)
         return losses.sum() / max(len(losses), 1)
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
         cfg = self.cfg
-        found, at, told = self._seen(images)
-        several = fcos.detect(
-            found,
+        outputs, at, embedded = self._outputs(images)
+        detections = fcos.detect(
+            outputs,
             at,
             images.sizes,
             min_score=cfg.min_score,
@@ -220,23 +228,21 @@ class EmbedMask(nn.Module):
             nms_iou=cfg.nms_iou,
             most=cfg.max_instances,
         )
-        return [self._instances(one, told, images, i) for i, one in enumerate(several)]
+        return [self._instances(found, embedded, images, i) for i, found in enumerate(detections)]
 
-    def _instances(self, found: Found, told: Coupling, images: Images, i: int) -> Instances:
+    def _instances(self, found: Detections, embedded: EmbeddingOutputs, images: Images, i: int) -> Instances:
         (x, y), size = images.scale(i), images.originals[i]
-        masks = self._drawn(found, told.pixels[i], told.centres[i], told.scales[i], (x, y), size)
-        return Instances(
+        masks = self._drawn(found, embedded.pixels[i], embedded.centres[i], embedded.scales[i], (x, y), size)
+        return Instances.scored(
             boxes=boxes.clip(boxes.scale(found.boxes, x=x, y=y), size),
             labels=found.labels,
             scores=found.scores,
-            quality=torch.ones_like(found.scores),
-            mask_scores=found.scores,
             masks=masks,
         )
 
     def _drawn(
         self,
-        found: Found,
+        found: Detections,
         pixels: Float[Tensor, "d h w"],
         centres: Float[Tensor, "n d"],
         scales: Float[Tensor, "n d"],
@@ -246,13 +252,13 @@ class EmbedMask(nn.Module):
         """Exponents are interpolated; probabilities, of version 2020, are next to 0 long before pixels are far off."""
         log, (x, y) = self.cfg.version == "2021", enlarged
         windows = windows_of(found.boxes / self.stride, (pixels.shape[1], pixels.shape[2]), log=log)
-        shown = []
+        values = []
         for (x0, y0, x1, y1), place in zip(windows.tolist(), found.places.tolist(), strict=True):
             near = -exponents(pixels[:, y0:y1, x0:x1].movedim(0, 2), centres[place], scales[place])
-            shown.append(near if log else near.exp())
+            values.append(near if log else near.exp())
         return drawing.draw(
             windows,
-            shown,
+            values,
             Grid((pixels.shape[1], pixels.shape[2]), (1 / (y * self.stride), 1 / (x * self.stride))),
             size,
             outside=FAR if log else 0.0,
@@ -275,7 +281,7 @@ def exponents(
 
 
 def logits(exponent: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Of likeness, kept from 0 and 1; a pixel beyond them does not move, as published."""
+    """Logits of likeness, which is kept from 0 and 1; a pixel beyond these has no gradient, as published."""
     kept = exponent.clamp(min=LEAST, max=-math.log(LEAST))
     return -kept - (-torch.expm1(-kept)).log()
 
@@ -286,21 +292,21 @@ def logits(exponent: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 @torch.no_grad()
 def truth_of(masks: Masks, shape: tuple[int, int], stride: int) -> Bool[Tensor, "k h w"]:
     """Cells that have any of the object in the two by two pixels at their middle: what bilinear shrinking sees."""
-    found = np.zeros((len(masks), *shape), bool)
+    truth = np.zeros((len(masks), *shape), bool)
     low, high = stride // 2 - 1, stride // 2 + 1
-    for cells, (x0, y0, bits) in zip(found, masks.crops(), strict=True):
+    for cells, (x0, y0, bits) in zip(truth, masks.crops(), strict=True):
         h, w = bits.shape
         left, top = x0 % stride, y0 % stride
         whole = np.pad(bits, ((top, -(top + h) % stride), (left, -(left + w) % stride)))
         parts = whole.reshape(whole.shape[0] // stride, stride, whole.shape[1] // stride, stride)
         seen = parts[:, low:high, :, low:high].any((1, 3))
         cells[y0 // stride :, x0 // stride :][: seen.shape[0], : seen.shape[1]] = seen
-    return torch.from_numpy(found).to(masks.bits.device)
+    return torch.from_numpy(truth).to(masks.bits.device)
 
 
-def around(several: Float[Tensor, "k 4"], cells: Bool[Tensor, "k h w"], stride: int) -> Bool[Tensor, "k h w"]:
+def around(objects: Float[Tensor, "k 4"], cells: Bool[Tensor, "k h w"], stride: int) -> Bool[Tensor, "k h w"]:
     """Version 2020: cells in the objects' boxes, grown on each side by a tenth of these and one cell."""
-    at = several / stride
+    at = objects / stride
     grown = boxes.sides(at) / 10 + 1
     (x0, y0), (x1, y1) = (at[:, :2] - grown).T[..., None], (at[:, 2:] + grown).T[..., None]
     y, x = (torch.arange(n, device=at.device) for n in cells.shape[1:])
@@ -360,8 +366,8 @@ def pairs_that_matter(
 # --- drawing
 
 
-def windows_of(several: Float[Tensor, "m 4"], shape: tuple[int, int], *, log: bool) -> Int[Tensor, "m 4"]:
+def windows_of(detected: Float[Tensor, "m 4"], shape: tuple[int, int], *, log: bool) -> Int[Tensor, "m 4"]:
     """Cells in which masks are drawn: those of the boxes, in cells, and two more; of version 2020 one."""
-    low, high = several[:, :2], several[:, 2:]
-    found = torch.cat([low.floor() - 2, high.floor() + 2] if log else [(low - 1).ceil(), (high + 1).ceil()], 1)
-    return torch.minimum(found.clamp(min=0), found.new_tensor([*shape[::-1]] * 2)).to(torch.int64)
+    low, high = detected[:, :2], detected[:, 2:]
+    windows = torch.cat([low.floor() - 2, high.floor() + 2] if log else [(low - 1).ceil(), (high + 1).ceil()], 1)
+    return torch.minimum(windows.clamp(min=0), windows.new_tensor([*shape[::-1]] * 2)).to(torch.int64)

@@ -6,13 +6,14 @@ not compete: which one it is, is for the box head to say. A head of the same kin
 the masks or in their place; with neither this is Faster R-CNN with RoIAlign.
 
 Differs from the paper in: trained in one piece and not RPN first; coordinates are continuous, as in Detectron2, which
-is worth 1 AP together with longer training (`convention` brings back the older ones); proposals are chosen for each
+is worth 1 mask AP and nothing for boxes (`convention` brings back the older ones); proposals are chosen for each
 picture and not over all of a batch; the C4 variant runs its last stage once more for the masks' regions. Without masks
 the instances have masks without pixels: a box is no claim about what is in it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 from maskwise import backbones, boxes
 from maskwise.masks import Masks
 from maskwise.parts import keypoint_head, matching, roi
-from maskwise.parts.box_head import BoxHead, Detected, convolutions_and_layer, two_layers
+from maskwise.parts.box_head import BoxHead, Detections, convolutions_and_layer, two_layers
 from maskwise.parts.convention import CONVENTIONS, ConventionName
 from maskwise.parts.fpn import FPN
 from maskwise.parts.keypoint_head import KeypointHead, with_keypoints
@@ -45,27 +46,29 @@ class Config:
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
     norm: Norm = "frozen"
-    """Of the backbone."""
+    """Norm of the backbone."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained; 2 in the published recipes, which start from ImageNet weights."""
     stride_first: bool = False
     """The backbone's blocks have their stride in the first 1x1 convolution, as the first ResNets did."""
     pixel_mean: tuple[float, float, float] | None = None
-    """Of the pixels that the backbone was trained on, RGB in 0..1; left out, what timm knows of it."""
+    """Mean of the pixels that the backbone was trained on, RGB in 0..1; left out, what timm knows of it."""
     pixel_std: tuple[float, float, float] | None = None
+    """Standard deviation of these pixels."""
     deformable: tuple[int, ...] = ()
     """Stages of the backbone with deformable convolutions; (3, 4, 5) in the papers."""
     width: int = 256
     """Channels of the pyramid and of the heads' convolutions."""
     hidden: int = 1024
-    """Width of the linear layers."""
+    """Width of the heads' linear layers."""
     head_norm: Norm | None = None
-    """Of the pyramid and the heads; with one, the box head has four convolutions and one layer."""
+    """Norm of the pyramid and the heads; with one, the box head has four convolutions and one layer."""
     rpn_convolutions: int = 1
+    """Convolutions of the RPN before it scores anchors."""
     anchor_scale: float = 8.0
-    """Sides of a level's anchors, in its strides: 32 to 512 pixels from P2 to P6. Smaller for small objects."""
+    """Side of a level's anchors, in strides of the level: 32 to 512 pixels from P2 to P6. Smaller for small objects."""
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """The same where there is one level only, in pixels."""
+    """Sides of anchors in pixels where there is one level only."""
     operator: Operator = "align"
     """How features of a region are read."""
     reduce: Literal["average", "maximum"] = "average"
@@ -83,43 +86,48 @@ class Config:
     keypoint_width: int = 512
     """Channels of the keypoint head."""
     keypoint_loss: Literal["by_visible", "fixed"] = "by_visible"
-    """Mean over the keypoints that are shown, or divided by as many as there can be at most: the steadier one."""
+    """Divide by the number of visible keypoints, or by a constant, the largest number possible, which is steadier in
+    small batches."""
     anchor_samples: int = 256
     """Anchors of a picture that the RPN learns from."""
     region_samples: int = 512
-    """Regions of a picture that the heads learn from, a quarter of them with an object."""
+    """Regions of a picture that the heads learn from, at most a quarter of them with an object."""
     per_level_train: int = 2000
-    """Boxes of each level that go into suppression. Where there is one level, as in C4, papers take 12,000 and, to
+    """Proposals of each level that go into suppression. Where there is one level, as in C4, papers take 12,000 and, to
     predict, 6,000."""
     per_level_test: int = 1000
+    """The same to predict."""
     proposals_train: int = 1000
-    """Boxes of a picture that come out of it."""
+    """Proposals of a picture that come out of it."""
     proposals_test: int = 1000
+    """The same to predict."""
     min_score: float = 0.05
     """Boxes that score less are not reported."""
     nms_iou: float = 0.5
+    """Boxes that overlap a better one of their class more than this are dropped."""
     soft_nms_sigma: float | None = None
     """Lower the scores of overlapping boxes instead of dropping these; 0.6 in Mask Scoring R-CNN's tables."""
     max_instances: int = 100
     """Most instances of a picture."""
     convention: ConventionName = "continuous"
-    """Arithmetic of the implementation that the weights come from."""
+    """The implementation whose arithmetic is used: that which the weights come from."""
 
 
 @runtime_checkable
 class Read(Protocol):
-    """What the features of regions show; `at` with another number of cells."""
+    """What the features of regions show."""
 
     def __call__(
         self, levels: Sequence[Float[Tensor, "b _ _ _"]], regions: Sequence[Float[Tensor, "_ 4"]]
     ) -> Float[Tensor, "n c s s"]: ...
 
-    def at(self, size: int) -> "Read": ...
-
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads features of regions and takes them through a stage: the model's, and registered there, once."""
+    """Pools features of regions and runs them through `stage`.
+
+    Not a Module: the stage is the model's, and registered there once.
+    """
 
     pool: Pool
     stage: nn.Module
@@ -167,18 +175,18 @@ class KeypointBranch(nn.Module):
 
     def forward(self, levels: list[Tensor], regions: list[Regions], targets: list[Targets]) -> Losses:
         cfg = self.cfg
-        shown = [with_keypoints(r, t) for r, t in zip(regions, targets, strict=True)]
-        maps = self.head(self.pool(levels, [r.positive for r in shown]))
+        learned = [with_keypoints(r, t) for r, t in zip(regions, targets, strict=True)]
+        maps = self.head(self.pool(levels, [r.positive for r in learned]))
         most = len(targets) * cfg.region_samples * POSITIVES * cfg.keypoints
         over = most if cfg.keypoint_loss == "fixed" else None
-        return {"keypoint": keypoint_head.loss(maps, shown, targets, inclusive=self.convention.inclusive, over=over)}
+        return {"keypoint": keypoint_head.loss(maps, learned, targets, inclusive=self.convention.inclusive, over=over)}
 
     def locate(self, levels: list[Tensor], regions: Sequence[Float[Tensor, "_ 4"]]) -> Float[Tensor, "n k 3"]:
         """x, y and score of each, in the coordinates of the regions."""
         maps = self.head(self.pool(levels, regions)).float()
-        several = torch.cat(list(regions))
-        several = boxes.to_inclusive(several) if self.convention.inclusive else several
-        return keypoint_head.decode(maps, several, score=self.convention.keypoint_score)
+        joined = torch.cat(list(regions))
+        joined = boxes.to_inclusive(joined) if self.convention.inclusive else joined
+        return keypoint_head.decode(maps, joined, score=self.convention.keypoint_score)
 
 
 def pyramid(cfg: Config, channels: Sequence[int]) -> nn.Module:
@@ -203,31 +211,36 @@ class Branch(Protocol):
     ) -> tuple[Float[Tensor, "n m m"], Float[Tensor, " n"]]: ...
 
 
-MakeNeck = Callable[[Config, Sequence[int]], nn.Module]
+MakeNeck = Callable[[Sequence[int]], nn.Module]
 """From the channels of the backbone's maps."""
 MakeReader = Callable[[Pool, nn.Module], Read]
-MakeBody = Callable[[Config, int], tuple[nn.Module, int]]
+"""From what pools the features of a region, and the stage that these go through."""
+MakeBody = Callable[[int], tuple[nn.Module, int]]
 """What turns features of a region into a vector, and its length, from the channels of these features."""
-MakeBranch = Callable[[Config, int, Read], Branch]
+MakeBranch = Callable[[int, Read], Branch]
+"""From the channels of the features of a region, and what reads them."""
 
 
 class MaskRCNN(nn.Module):
-    """Built from parts that other methods replace: neck, reader of regions, body of the box head, branch for masks."""
+    """Built from parts that other methods replace: neck, reader of regions, body of the box head, branch for masks.
+
+    A part that is passed in has its options bound to it; what is left out is Mask R-CNN's.
+    """
 
     def __init__(
         self,
         cfg: Config,
         *,
-        neck: MakeNeck = pyramid,
+        neck: MakeNeck | None = None,
         reader: MakeReader = Reader,
-        body: MakeBody = box_body,
-        branch: MakeBranch = MaskBranch,
+        body: MakeBody | None = None,
+        branch: MakeBranch | None = None,
     ):
         super().__init__()
         self.cfg = cfg
         convention = CONVENTIONS[cfg.convention]
         self.backbone, self.last_stage, last_channels = _trunk(cfg)
-        self.neck = neck(cfg, self.backbone.channels)
+        self.neck = (neck or partial(pyramid, cfg))(self.backbone.channels)
         channels = cfg.width if cfg.variant == "fpn" else self.backbone.channels[-1]
         strides = self.backbone.strides
         if cfg.variant == "fpn":
@@ -244,39 +257,40 @@ class MaskRCNN(nn.Module):
             for side in sides
         )
         self.box_pool = reader(box_pool, self.last_stage)
-        seen = last_channels or channels
-        vector, features = body(cfg, seen)
-        self.box_head = BoxHead(vector, features, cfg.num_classes, convention=convention)
-        self.mask: Branch | None = branch(cfg, seen, reader(mask_pool, self.last_stage)) if cfg.masks else None
+        region_channels = last_channels or channels
+        vector, width = (body or partial(box_body, cfg))(region_channels)
+        self.box_head = BoxHead(vector, width, cfg.num_classes, convention=convention)
+        branch = branch or partial(MaskBranch, cfg)
+        self.mask: Branch | None = branch(region_channels, reader(mask_pool, self.last_stage)) if cfg.masks else None
         own_level = Reader(mask_pool, self.last_stage)
-        self.keypoint = KeypointBranch(cfg, seen, own_level) if cfg.keypoints else None
+        self.keypoint = KeypointBranch(cfg, region_channels, own_level) if cfg.keypoints else None
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg = self.cfg
         objects = [matching.objects(t) for t in targets]
         levels = self.levels(images)
-        found = self.rpn(levels)
-        proposals = self.rpn.propose(found, images.sizes, per_level=cfg.per_level_train, keep=cfg.proposals_train)
+        anchors = self.rpn(levels)
+        proposals = self.rpn.propose(anchors, images.sizes, per_level=cfg.per_level_train, keep=cfg.proposals_train)
         regions = [
-            roi.draw(p, o, crowds=t.boxes[t.crowd], background=cfg.num_classes, total=cfg.region_samples)
+            roi.sampled(p, o, crowds=t.boxes[t.crowd], background=cfg.num_classes, total=cfg.region_samples)
             for p, o, t in zip(proposals, objects, targets, strict=True)
         ]
-        named = self.box_head(self.box_pool(levels, [r.boxes for r in regions]))
+        outputs = self.box_head(self.box_pool(levels, [r.boxes for r in regions]))
         branches = [branch for branch in (self.mask, self.keypoint) if branch is not None]
         losses = [branch(levels, regions, objects) for branch in branches]
         return {
-            **self.rpn.loss(found, objects, total=cfg.anchor_samples),
-            **self.box_head.loss(named, regions, objects),
-            **{name: loss for several in losses for name, loss in several.items()},
+            **self.rpn.loss(anchors, objects, total=cfg.anchor_samples),
+            **self.box_head.loss(outputs, regions, objects),
+            **{name: loss for of_branch in losses for name, loss in of_branch.items()},
         }
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
         levels = self.levels(images)
-        detected = self.detect(levels, images)
-        where, labels = [d.boxes for d in detected], torch.cat([d.labels for d in detected])
-        counts = [len(d.boxes) for d in detected]
-        found = [_found(self.cfg, images, i, d) for i, d in enumerate(detected)]
+        detections = self.detect(levels, images)
+        where, labels = [d.boxes for d in detections], torch.cat([d.labels for d in detections])
+        counts = [len(d.boxes) for d in detections]
+        found = [_instances(self.cfg, images, i, d) for i, d in enumerate(detections)]
         if self.mask is not None:
             drawn, quality = (part.float().split(counts) for part in self.mask.draw(levels, where, labels))
             found = [_masked(self.cfg, *of_one) for of_one in zip(found, drawn, quality, strict=True)]
@@ -289,16 +303,16 @@ class MaskRCNN(nn.Module):
         """What the heads look at."""
         return self.neck(self.backbone(images.normalized(self.backbone.mean, self.backbone.std)))
 
-    def detect(self, levels: list[Tensor], images: Images) -> list[Detected]:
+    def detect(self, levels: list[Tensor], images: Images) -> list[Detections]:
         """Boxes in the pictures inside the padding."""
         cfg = self.cfg
         proposals = self.rpn.propose(
             self.rpn(levels), images.sizes, per_level=cfg.per_level_test, keep=cfg.proposals_test
         )
-        named = self.box_head(self.box_pool(levels, proposals))
+        outputs = self.box_head(self.box_pool(levels, proposals))
         return list(
             self.box_head.detect(
-                named,
+                outputs,
                 proposals,
                 images.sizes,
                 min_score=cfg.min_score,
@@ -349,7 +363,7 @@ def of_class(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, 
 
 
 def probabilities(cfg: Config, logits: Float[Tensor, "n c m m"], labels: Int[Tensor, " n"]) -> Float[Tensor, "n m m"]:
-    """Of each region, for its class."""
+    """Probabilities of each region's mask for its class."""
     return own(logits.softmax(1), labels) if cfg.mask_loss == "softmax" else of_class(cfg, logits, labels).sigmoid()
 
 
@@ -388,17 +402,15 @@ def _trunk(cfg: Config) -> tuple[backbones.Backbone, nn.Module, int | None]:
     return backbone, last, channels
 
 
-def _found(cfg: Config, images: Images, i: int, found: Detected) -> Instances:
-    """What was found in picture i, in its original coordinates."""
+def _instances(cfg: Config, images: Images, i: int, found: Detections) -> Instances:
+    """What was found in picture i, in its original coordinates, with masks that have no pixels yet."""
     convention, (x, y) = CONVENTIONS[cfg.convention], images.scale(i)
-    none = found.labels.new_zeros(0, dtype=torch.bool), found.labels.new_zeros(len(found.labels), 4)
-    return Instances(
+    empty = found.labels.new_zeros(0, dtype=torch.bool), found.labels.new_zeros(len(found.labels), 4)
+    return Instances.scored(
         boxes=convention.clip(convention.scale(found.boxes, x=x, y=y), images.originals[i]),
         labels=found.labels,
         scores=found.scores,
-        quality=torch.ones_like(found.scores),
-        mask_scores=found.scores,
-        masks=Masks(*none, images.originals[i]),
+        masks=Masks(*empty, images.originals[i]),
     )
 
 

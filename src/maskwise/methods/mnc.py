@@ -5,16 +5,20 @@ what the mask shows, seen through features of the box and through the same featu
 once, because RoIWarp has a gradient for the box it reads: how well masks and classes fit also teaches where boxes lie.
 With five stages, the boxes that the third regresses go through the second and third again, with the same weights.
 
-Differs from the paper in: a sigmoid says what may be an object, which is a softmax over two; the mask loss is a mean
-over cells and not their sum; whether a drawn mask fits its object is judged on the cells of its region, with what lies
-outside counted, and not on pixels; box offsets are predicted for objects only (regions that look most like background
-stay where they are); no dropout; the RPN draws the anchors that it learns from by itself, also those that cross the
-border, where the authors' program adds those of the regions that the cascade moves. Coordinates are continuous. At
-prediction, masks that vote are drawn once, in the original picture, and the boxes are those of box regression, which
-the paper finds better than boxes around the masks. Features are read as the authors' program does it: corners rounded
-to whole cells with a gradient as if they were not, and that gradient limited for each offset; four even points a bin.
-Of the second round's regions no more than twice the first's are learned from; what a mask should be is the share of
-each cell that its object covers, from .4 on.
+Differs from the paper in:
+
+- Architecture: a sigmoid says what may be an object, which is a softmax over two; box offsets are predicted for objects
+  only (regions that look most like background stay where they are); no dropout. Coordinates are continuous.
+- Features are read as the authors' program does it: corners rounded to whole cells with a gradient as if they were not,
+  and that gradient limited for each offset; four even points a bin.
+- Losses: that of masks is a mean over cells and not their sum; a cell is to be drawn where its object covers 0.4 of it;
+  whether a drawn mask fits its object is judged on the cells of its region, with what lies outside counted, and not on
+  pixels.
+- Sampling: the RPN chooses the anchors that it learns from by itself, also those that cross the border, where the
+  authors' program adds those of the regions that the cascade moves; of the second round's regions no more than twice
+  the first's are learned from.
+- Prediction: masks that vote are drawn once, in the original picture; the boxes are those of box regression, which the
+  paper finds better than boxes around the masks.
 """
 
 from collections.abc import Sequence
@@ -28,10 +32,10 @@ from torch.nn import functional as F
 
 from maskwise import backbones, boxes
 from maskwise.parts import matching, roi, voting
-from maskwise.parts.box_head import WEIGHTS, BoxHead, Named, two_layers
+from maskwise.parts.box_head import WEIGHTS, BoxHead, BoxOutputs, two_layers
 from maskwise.parts.convention import Convention
-from maskwise.parts.mask_head import mask_iou, share_inside
-from maskwise.parts.matching import BACKGROUND, BETWEEN, match
+from maskwise.parts.mask_head import mask_iou, own, share_inside
+from maskwise.parts.matching import BACKGROUND, BETWEEN, at_random, match
 from maskwise.parts.norms import Norm
 from maskwise.parts.roi import Pool, Regions
 from maskwise.parts.rpn import RPN
@@ -42,7 +46,7 @@ from maskwise.structures import Images, Instances, Losses, Targets
 class Config:
     num_classes: int
     stages: Literal[3, 5] = 5
-    """Of the cascade, when it learns and when it predicts."""
+    """Stages of the cascade, when it learns and when it predicts."""
     box_gradient: bool = True
     """Masks and classes teach the boxes that they are read in."""
     backbone: backbones.Name = "vgg16"
@@ -50,68 +54,98 @@ class Config:
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
     norm: Norm = "frozen"
-    """Of the backbone."""
+    """Norm of the backbone."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained; 1 in the published recipe, conv1 and conv2 of VGG."""
     stride_first: bool = False
     """The backbone's blocks have their stride in the first 1x1 convolution, as the first ResNets did."""
     pixel_mean: tuple[float, float, float] | None = None
-    """Of the pixels that the backbone was trained on, RGB in 0..1; left out, what timm knows of it."""
+    """Mean of the pixels that the backbone was trained on, RGB in 0..1; left out, what timm knows of it."""
     pixel_std: tuple[float, float, float] | None = None
+    """Standard deviation of these pixels."""
     head: Literal["backbone", "layers"] = "backbone"
     """What sees a region, twice: the backbone's last layers (fc6 and fc7 of VGG, C5 of a ResNet), or two new ones."""
     hidden: int = 4096
     """Width of new layers."""
     mask_cells: int = 28
-    """Along a side of a mask; 21 in the authors' program."""
+    """Cells along a side of a mask; 21 in the authors' program."""
     mask_hidden: int = 256
     """Width of the layer that draws masks."""
     mask_weight: float = 2.0
-    """Of the mask loss, as in the authors' program."""
+    """Weight of the mask loss, as in the authors' program."""
     anchor_sizes: tuple[float, ...] = (128.0, 256.0, 512.0)
-    """Sides in pixels."""
+    """Sides of anchors in pixels."""
     anchor_samples: int = 256
     """Anchors of a picture that the RPN learns from."""
     region_samples: int = 64
     """Regions of a picture that the first round learns from."""
     least_side: float = 16.0
-    """Of a proposal, in pixels."""
+    """Proposals that are narrower or lower are dropped, in pixels."""
     boxes_train: int = 12000
-    """Boxes that go into suppression."""
+    """Proposals of a picture that go into suppression."""
     boxes_test: int = 6000
+    """The same to predict."""
     proposals_train: int = 300
-    """Boxes of a picture that come out of it."""
+    """Proposals of a picture that come out of it."""
     proposals_test: int = 300
+    """The same to predict."""
     min_score: float = 0.001
     """Instances that score less are not reported."""
     nms_iou: float = 0.3
+    """Boxes that overlap a better one of their class more than this are dropped; their masks may vote."""
     vote_iou: float = 0.5
     """Masks of boxes that overlap at least so much are averaged."""
     threshold: float = 0.4
-    """Of a mask's probability."""
+    """Probability from which a cell or a pixel belongs to the object."""
     max_instances: int = 100
     """Most instances of a picture."""
 
 
 POSITIVES, NEAR = 0.3, 0.85
 """Share of regions with an object, at most; and of the others, share of those that touch one (IoU 0.1 to 0.5)."""
+TOUCHING, IN_CROWD = BETWEEN, BETWEEN - 1
+"""What regions of the first round stand for that touch an object and show none, and those in a crowd, which teach
+nothing."""
 AGAIN = 2
 """Times the regions of the first round, at most, that the second learns from; pictures of the paper have fewer."""
 MOST_GRADIENT = 1 / 512
-"""Of an offset, over the pictures of a batch: half of what the RPN's own loss says to it. With more, proposals flee to
-where nothing can be mistaken."""
+"""Largest gradient of an offset, divided by the pictures of a batch: half of what the RPN's own loss gives it. With
+more, proposals flee to where nothing can be mistaken."""
 CONVENTION = Convention(rpn_beta=1 / 9, box_beta=1.0)
 
 
-class Seen(NamedTuple):
+class StageOutputs(NamedTuple):
     """What the second and third stage say of regions."""
 
     masks: Float[Tensor, "n m m"]
     """Logits."""
-    named: Named
-    """Of the class by its box, and where the box really lies."""
+    box: BoxOutputs
+    """Logits of the class, seen in the box, and where the box really lies."""
     logits: Float[Tensor, "n c1"]
-    """Of the class by its mask, background last."""
+    """Logits of the class, seen where the mask is; background last."""
+
+
+class GradientClamp:
+    """Clamps the gradient of box offsets to ±`most` times the gradient of the loss itself.
+
+    Hooks on the losses record that factor during backward, because loss scaling (fp16) and accumulation multiply it.
+    """
+
+    def __init__(self, most: float):
+        self.most, self.scale = most, torch.ones(())
+
+    def recording(self, losses: Losses) -> Losses:
+        for loss in losses.values():
+            if loss.requires_grad:
+                loss.register_hook(self.record_scale)
+        return losses
+
+    def record_scale(self, gradient: Float[Tensor, ""]) -> None:
+        self.scale = gradient.detach()
+
+    def clamp(self, gradient: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+        most = (self.most * self.scale).to(gradient)
+        return gradient.clamp(min=-most, max=most)
 
 
 class MNC(nn.Module):
@@ -134,52 +168,55 @@ class MNC(nn.Module):
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg, objects, crowds = self.cfg, [matching.objects(t) for t in targets], [t.boxes[t.crowd] for t in targets]
         x = self.features(images)
-        found = self.rpn([x])
-        limit = Limit(MOST_GRADIENT / len(targets))
-        passed = found._replace(offsets=[self.passed(o, limit) for o in found.offsets])
+        anchors = self.rpn([x])
+        clamp = GradientClamp(MOST_GRADIENT / len(targets))
+        passed = anchors._replace(offsets=[self.passed(o, clamp) for o in anchors.offsets])
         proposals = self.rpn.propose(passed, images.sizes, per_level=cfg.boxes_train, keep=cfg.proposals_train)
-        losses = self.rpn.loss(found, objects, total=cfg.anchor_samples)
+        losses = self.rpn.loss(anchors, objects, total=cfg.anchor_samples)
         truth = list(zip(objects, crowds, strict=True))
-        regions = [draw(cfg, p, *t) for p, t in zip(proposals, truth, strict=True)]
-        first, seen = self.learn(x, regions, objects)
+        regions = [first_regions(cfg, p, *t) for p, t in zip(proposals, truth, strict=True)]
+        first, outputs = self.learn(x, regions, objects)
         if cfg.stages == 3:
-            return limit.watching(losses | first)
-        best = seen.logits[:, :-1].argmax(1)
-        moved = self.move([r.boxes for r in regions], seen.named.offsets, best, images, limit)
-        again, _ = self.learn(x, [take(cfg, m, *t) for m, t in zip(moved, truth, strict=True)], objects)
-        return limit.watching(losses | first | {f"{name}_again": loss for name, loss in again.items()})
+            return clamp.recording(losses | first)
+        best = outputs.logits[:, :-1].argmax(1)
+        moved = self.move([r.boxes for r in regions], outputs.box.offsets, best, images, clamp)
+        regions = [second_regions(cfg, m, *t) for m, t in zip(moved, truth, strict=True)]
+        again, _ = self.learn(x, regions, objects)
+        return clamp.recording(losses | first | {f"{name}_again": loss for name, loss in again.items()})
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:
         cfg, x = self.cfg, self.features(images)
         where = self.rpn.propose(self.rpn([x]), images.sizes, per_level=cfg.boxes_test, keep=cfg.proposals_test)
-        rounds = [(where, self.see(x, where))]
+        rounds = [(where, self.draw_and_classify(x, where))]
         if cfg.stages == 5:
-            _, seen = rounds[0]
-            where = self.move(where, seen.named.offsets, seen.logits.argmax(1), images)
-            rounds.append((where, self.see(x, where)))
+            _, outputs = rounds[0]
+            where = self.move(where, outputs.box.offsets, outputs.logits.argmax(1), images)
+            rounds.append((where, self.draw_and_classify(x, where)))
         split = [_split(*of_round) for of_round in rounds]
-        return [_voted(cfg, images, i, several) for i, several in enumerate(zip(*split, strict=True))]
+        return [_voted(cfg, images, i, of_picture) for i, of_picture in enumerate(zip(*split, strict=True))]
 
     def features(self, images: Images) -> Float[Tensor, "b c _ _"]:
         (x,) = self.backbone(images.normalized(self.backbone.mean, self.backbone.std))
         return x
 
-    def see(self, x: Float[Tensor, "b c _ _"], where: Sequence[Float[Tensor, "_ 4"]]) -> Seen:
+    def draw_and_classify(self, x: Float[Tensor, "b c _ _"], where: Sequence[Float[Tensor, "_ 4"]]) -> StageOutputs:
         """The second and the third stage."""
         features = self.pool([x], where)
         masks = self.mask(features)
-        return Seen(masks, *self.name(features, masks.sigmoid()))
+        return StageOutputs(masks, *self.classify(features, masks.sigmoid()))
 
-    def name(
+    def classify(
         self, features: Float[Tensor, "n d s s"], drawn: Float[Tensor, "n m m"]
-    ) -> tuple[Named, Float[Tensor, "n c1"]]:
+    ) -> tuple[BoxOutputs, Float[Tensor, "n c1"]]:
         """The third stage: classes, from the features of boxes and from those that the masks leave."""
         share = F.interpolate(drawn[:, None], size=features.shape[-2:], mode="bilinear", align_corners=False)
         x = torch.cat([self.box_path(features), self.mask_path(features * share)], 1)
         return self.box_head(x[..., None, None]), self.score(x)
 
-    def learn(self, x: Float[Tensor, "b c _ _"], regions: list[Regions], targets: list[Targets]) -> tuple[Losses, Seen]:
+    def learn(
+        self, x: Float[Tensor, "b c _ _"], regions: list[Regions], targets: list[Targets]
+    ) -> tuple[Losses, StageOutputs]:
         """Losses of the second and the third stage, in boxes that have a gradient as features have, not as truth."""
         cfg, features = self.cfg, self.pool([x], [r.boxes for r in regions])
         fixed = [replace(r, boxes=r.boxes.detach()) for r in regions]
@@ -188,18 +225,18 @@ class MNC(nn.Module):
         labels = torch.cat([r.labels for r in fixed])
         positive = labels < cfg.num_classes
         drawn = masks[positive]
-        named = labels.masked_scatter(positive, fitting(cfg, drawn, truth, fixed, targets))
+        classes = labels.masked_scatter(positive, fitting(cfg, drawn, truth, fixed, targets))
         # only masks that fit are taught by the class that is seen through them
-        soft = torch.where((named < cfg.num_classes)[:, None, None], masks.sigmoid(), masks.sigmoid().detach())
-        seen = Seen(masks, *self.name(features, soft))
+        soft = torch.where((classes < cfg.num_classes)[:, None, None], masks.sigmoid(), masks.sigmoid().detach())
+        outputs = StageOutputs(masks, *self.classify(features, soft))
         distance = F.binary_cross_entropy_with_logits(drawn, truth.to(drawn.dtype), reduction="sum")
-        entropy = F.cross_entropy(seen.logits, named, reduction="sum")
+        entropy = F.cross_entropy(outputs.logits, classes, reduction="sum")
         losses = {
             "mask": cfg.mask_weight * distance / max(truth.numel(), 1),
             "mask_class": entropy / max(len(labels), 1),
-            **self.box_head.loss(seen.named, fixed, targets),
+            **self.box_head.loss(outputs.box, fixed, targets),
         }
-        return losses, seen
+        return losses, outputs
 
     def move(
         self,
@@ -207,43 +244,23 @@ class MNC(nn.Module):
         offsets: Float[Tensor, "n c 4"],
         labels: Int[Tensor, " n"],
         images: Images,
-        limit: "Limit | None" = None,
+        clamp: GradientClamp | None = None,
     ) -> list[Float[Tensor, "_ 4"]]:
         """To where each lies if it is of its class; those of the background stay, and those that no number moves."""
-        counts, known = [len(w) for w in where], labels < self.cfg.num_classes
-        own = offsets[torch.arange(len(labels), device=labels.device), torch.where(known, labels, 0)]
-        own = self.passed(torch.where(known[:, None], own, 0).float(), limit).split(counts)
-        moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(own, where, strict=True)]
+        known = labels < self.cfg.num_classes
+        by = torch.where(known[:, None], own(offsets, torch.where(known, labels, 0)), 0)
+        by = self.passed(by.float(), clamp).split([len(w) for w in where])
+        moved = [boxes.decode(o, w, WEIGHTS) for o, w in zip(by, where, strict=True)]
         moved = [torch.where(m.isfinite(), m, w.detach()) for m, w in zip(moved, where, strict=True)]
         return [boxes.clip(m, size) for m, size in zip(moved, images.sizes, strict=True)]
 
-    def passed(self, offsets: Float[Tensor, "*n 4"], limit: "Limit | None") -> Float[Tensor, "*n 4"]:
-        """Offsets of the boxes that the next stage works in, with a gradient of limited size or with none."""
-        if limit is None or not self.cfg.box_gradient or not offsets.requires_grad:
+    def passed(self, offsets: Float[Tensor, "*n 4"], clamp: GradientClamp | None) -> Float[Tensor, "*n 4"]:
+        """Offsets of the boxes that the next stage works in, with a gradient that is clamped or with none."""
+        if clamp is None or not self.cfg.box_gradient or not offsets.requires_grad:
             return offsets.detach()
         passed = offsets.view_as(offsets)
-        passed.register_hook(limit.of)
+        passed.register_hook(clamp.clamp)
         return passed
-
-
-class Limit:
-    """Of a gradient, in that of the losses: half precision scales these, and a step in parts divides them."""
-
-    def __init__(self, most: float):
-        self.most, self.unit = most, torch.ones(())
-
-    def watching(self, losses: Losses) -> Losses:
-        for loss in losses.values():
-            if loss.requires_grad:
-                loss.register_hook(self.see)
-        return losses
-
-    def see(self, gradient: Float[Tensor, ""]) -> None:
-        self.unit = gradient.detach()
-
-    def of(self, gradient: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-        most = (self.most * self.unit).to(gradient)
-        return gradient.clamp(min=-most, max=most)
 
 
 def build(cfg: Config) -> MNC:
@@ -253,25 +270,29 @@ def build(cfg: Config) -> MNC:
 # --- what is learned from
 
 
-def draw(cfg: Config, proposals: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]) -> Regions:
-    """Of the first round: some proposals and boxes of objects."""
-    several, matches = _matched(proposals, targets, crowds, background=0.1)
-    first, near, far = (_shuffled(at) for at in (matches >= 0, matches == BETWEEN, matches == BACKGROUND))
+def first_regions(
+    cfg: Config, proposals: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]
+) -> Regions:
+    """What the first round learns from: some proposals and boxes of objects, at random."""
+    candidates, matches = _matched(proposals, targets, crowds, background=0.1)
+    kinds = matches >= 0, matches == TOUCHING, matches == BACKGROUND
+    first, near, far = (at_random(torch.where(kind)[0]) for kind in kinds)
     first = first[: round(cfg.region_samples * POSITIVES)]
     rest = cfg.region_samples - len(first)
     near = near[: max(round(rest * NEAR), rest - len(far))]
     others = torch.cat([near, far[: rest - len(near)]])
-    return roi.chosen(several, targets, matches[first], first, others, background=cfg.num_classes)
+    return roi.chosen(candidates, targets, matches[first], first, others, background=cfg.num_classes)
 
 
-def take(cfg: Config, moved: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]) -> Regions:
-    """Of the second round: all that came out of the first, and the boxes of objects; some, if those are hundreds."""
-    several, matches = _matched(moved, targets, crowds, background=0.5)
+def second_regions(cfg: Config, moved: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"]) -> Regions:
+    """What the second round learns from: all that came out of the first, and the boxes of objects; some, if those are
+    hundreds."""
+    candidates, matches = _matched(moved, targets, crowds, background=0.5)
     kept = torch.where((matches >= 0) | (matches == BACKGROUND))[0]
     if len(kept) > AGAIN * cfg.region_samples:
-        kept = kept[torch.randperm(len(kept), device=kept.device)[: AGAIN * cfg.region_samples]]
+        kept = at_random(kept, most=AGAIN * cfg.region_samples)
     first, others = kept[matches[kept] >= 0], kept[matches[kept] == BACKGROUND]
-    return roi.chosen(several, targets, matches[first], first, others, background=cfg.num_classes)
+    return roi.chosen(candidates, targets, matches[first], first, others, background=cfg.num_classes)
 
 
 def wanted(cfg: Config, regions: list[Regions], targets: list[Targets]) -> Bool[Tensor, "n m m"]:
@@ -294,44 +315,38 @@ def fitting(
 
 
 def _matched(
-    found: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"], *, background: float
+    regions: Float[Tensor, "n 4"], targets: Targets, crowds: Float[Tensor, "k 4"], *, background: float
 ) -> tuple[Float[Tensor, "m 4"], Int[Tensor, " m"]]:
-    """These and the boxes of objects, with the object that each stands for; what lies in a crowd is nothing."""
-    several = torch.cat([found, targets.boxes])
+    """These and the boxes of objects, with the object that each stands for, TOUCHING, BACKGROUND or IN_CROWD."""
+    candidates = torch.cat([regions, targets.boxes])
     with torch.no_grad():
-        matches = match(several, targets.boxes, positive=0.5, negative=background)
-        nothing = roi.in_crowd(several, crowds) & (matches < 0)
-    return several, torch.where(nothing, BETWEEN - 1, matches)
-
-
-def _shuffled(those: Bool[Tensor, " n"]) -> Int[Tensor, " m"]:
-    places = torch.where(those)[0]
-    return places[torch.randperm(len(places), device=places.device)]
+        matches = match(candidates, targets.boxes, positive=0.5, negative=background)
+        in_crowd = roi.in_crowd(candidates, crowds) & (matches < 0)
+    return candidates, torch.where(in_crowd, IN_CROWD, matches)
 
 
 # --- what is found
 
 
-def _split(where: Sequence[Float[Tensor, "_ 4"]], seen: Seen) -> list[tuple[Tensor, ...]]:
-    """Of each picture: boxes, probabilities of masks and classes, offsets."""
-    parts = (seen.masks.float().sigmoid(), seen.logits.float().softmax(1)[:, :-1], seen.named.offsets.float())
+def _split(where: Sequence[Float[Tensor, "_ 4"]], outputs: StageOutputs) -> list[tuple[Tensor, ...]]:
+    """Boxes, probabilities of masks and classes, and offsets, picture by picture."""
+    probabilities = outputs.masks.float().sigmoid(), outputs.logits.float().softmax(1)[:, :-1]
+    parts = *probabilities, outputs.box.offsets.float()
     return list(zip(where, *(part.split([len(w) for w in where]) for part in parts), strict=True))
 
 
 def _voted(cfg: Config, images: Images, i: int, rounds: Sequence[tuple[Tensor, ...]]) -> Instances:
     """Picture i, from the boxes of all rounds."""
-    several, drawn, scores, offsets = (torch.cat(parts) for parts in zip(*rounds, strict=True))
-    found = voting.survivors(several, scores, min_score=cfg.min_score, nms_iou=cfg.nms_iou, most=cfg.max_instances)
-    votes = voting.shares(several, scores, found, least_iou=cfg.vote_iou)
+    regions, drawn, scores, offsets = (torch.cat(parts) for parts in zip(*rounds, strict=True))
+    found = voting.survivors(regions, scores, min_score=cfg.min_score, nms_iou=cfg.nms_iou, most=cfg.max_instances)
+    votes = voting.shares(regions, scores, found, least_iou=cfg.vote_iou)
     (x, y), size = images.scale(i), images.originals[i]
-    refined = boxes.decode(offsets[found.which, found.labels], several[found.which], WEIGHTS)
-    return Instances(
+    refined = boxes.decode(offsets[found.which, found.labels], regions[found.which], WEIGHTS)
+    return Instances.scored(
         boxes=boxes.clip(boxes.scale(boxes.clip(refined, images.sizes[i]), x=x, y=y), size),
         labels=found.labels,
         scores=found.scores,
-        quality=torch.ones_like(found.scores),
-        mask_scores=found.scores,
-        masks=voting.means(drawn, boxes.scale(several, x=x, y=y), votes, size, threshold=cfg.threshold),
+        masks=voting.means(drawn, boxes.scale(regions, x=x, y=y), votes, size, threshold=cfg.threshold),
     ).ranked()
 
 
@@ -368,5 +383,7 @@ def _path(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     if cfg.backbone.startswith("vgg"):
         layers = backbones.linear_layers(cfg.backbone, weights=cfg.weights)
         return nn.Sequential(nn.MaxPool2d(2), layers, nn.Flatten()), 4096
-    last, seen = backbones.last_stage(cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first)
-    return nn.Sequential(last, nn.AdaptiveAvgPool2d(1), nn.Flatten()), seen
+    last, channels = backbones.last_stage(
+        cfg.backbone, norm=cfg.norm, weights=cfg.weights, stride_first=cfg.stride_first
+    )
+    return nn.Sequential(last, nn.AdaptiveAvgPool2d(1), nn.Flatten()), channels

@@ -11,6 +11,7 @@ that lies in a box is measured on its pixels and not on polygons (parts of one o
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from maskwise import boxes
 from maskwise.methods import mask_rcnn
-from maskwise.methods.mask_rcnn import MaskRCNN, Read
+from maskwise.methods.mask_rcnn import MaskRCNN, Reader
 from maskwise.parts.mask_head import MaskIoUHead, mask_iou, mask_iou_loss, own, share_inside
 from maskwise.parts.roi import Regions
 from maskwise.structures import Losses, Targets
@@ -31,21 +32,22 @@ class Config(mask_rcnn.Config):
     """The options of Mask R-CNN, and these."""
 
     quality_input: Literal["concatenated", "multiplied", "all_classes", "unpooled", "mask_only"] = "concatenated"
-    """What the head sees of the mask and the features (Table 4; the last is the authors', in their repository)."""
+    """What the quality head sees of mask and features (Table 4; the last is the authors', in their repository)."""
     quality_classes: Literal["own", "all", "present"] = "own"
-    """Classes whose IoU a region teaches: its object's; all, 0 where there is none; all that it shows (Table 5)."""
+    """Which outputs a region supervises: that of its own class; every class, with target 0 where the class is absent;
+    or every class with an object in the region (Table 5)."""
     quality_above: float = 0.0
-    """Masks must be better than this to teach the head (Table 6)."""
+    """Only masks of a greater IoU than this teach the quality head (Table 6)."""
     quality_weight: float = 1.0
-    """Of the loss."""
+    """Weight of its loss."""
     quality_detached: Literal["nothing", "mask", "features", "both"] = "nothing"
-    """Of what the head sees: that its loss does not train."""
+    """Inputs of the quality head that its loss sends no gradient into."""
 
 
 class ScoredMaskBranch(nn.Module):
     """Mask R-CNN's branch, and how good its masks are."""
 
-    def __init__(self, cfg: Config, channels: int, pool: Read):
+    def __init__(self, cfg: Config, channels: int, pool: Reader):
         super().__init__()
         self.cfg, self.pool = cfg, pool
         self.head = mask_rcnn.mask_head(cfg, channels)
@@ -68,10 +70,10 @@ class ScoredMaskBranch(nn.Module):
         features = self.pool(levels, where)
         logits = self.head(features)
         truth = mask_rcnn.wanted(cfg, regions, targets, cells=logits.shape[-1])
-        found = self._quality(levels, where, features, logits, labels)
+        quality = self._quality(levels, where, features, logits, labels)
         return {
             "mask": mask_rcnn.mask_loss(cfg, logits, regions, truth),
-            "mask_iou": cfg.quality_weight * self._loss(found, logits, truth, regions, targets),
+            "mask_iou": cfg.quality_weight * self._loss(quality, logits, truth, regions, targets),
         }
 
     def draw(
@@ -79,8 +81,8 @@ class ScoredMaskBranch(nn.Module):
     ) -> tuple[Float[Tensor, "n m m"], Float[Tensor, " n"]]:
         features = self.pool(levels, regions)
         logits = self.head(features)
-        found = self._quality(levels, regions, features, logits, labels)
-        return mask_rcnn.probabilities(self.cfg, logits, labels), own(found, labels).clamp(0, 1)
+        quality = self._quality(levels, regions, features, logits, labels)
+        return mask_rcnn.probabilities(self.cfg, logits, labels), own(quality, labels).clamp(0, 1)
 
     def _quality(
         self,
@@ -105,32 +107,45 @@ class ScoredMaskBranch(nn.Module):
                 x = F.max_pool2d(mask, 2)
         return self.iou(x)
 
-    def _detached(self, seen: Float[Tensor, "..."], part: Literal["mask", "features"]) -> Float[Tensor, "..."]:
-        return seen.detach() if self.cfg.quality_detached in (part, "both") else seen
+    def _detached(self, x: Float[Tensor, "..."], part: Literal["mask", "features"]) -> Float[Tensor, "..."]:
+        return x.detach() if self.cfg.quality_detached in (part, "both") else x
 
     def _loss(
         self,
-        found: Float[Tensor, "n c"],
+        quality: Float[Tensor, "n c"],
         logits: Float[Tensor, "n k m m"],
         truth: Float[Tensor, "n m m"],
         regions: list[Regions],
         targets: list[Targets],
     ) -> Float[Tensor, ""]:
+        labels = torch.cat([r.positive_labels for r in regions])
+        own_iou = self._true_iou(logits, truth, regions, targets)
+        if self.cfg.quality_classes == "own":
+            return mask_iou_loss(own(quality, labels), own_iou, above=self.cfg.quality_above)
+        return self._loss_of_classes(quality, own_iou, logits, regions, targets)
+
+    def _loss_of_classes(
+        self,
+        quality: Float[Tensor, "n c"],
+        own_iou: Float[Tensor, " n"],
+        logits: Float[Tensor, "n k m m"],
+        regions: list[Regions],
+        targets: list[Targets],
+    ) -> Float[Tensor, ""]:
+        """Table 5: a region also supervises outputs of other classes, by the objects of these that lie in it."""
         cfg, labels = self.cfg, torch.cat([r.positive_labels for r in regions])
-        best = self._true_iou(logits, truth, regions, targets)
-        if cfg.quality_classes == "own":
-            return mask_iou_loss(own(found, labels), best, above=cfg.quality_above)
-        rows, others = zip(*[_others(r, t) for r, t in zip(regions, targets, strict=True)], strict=True)
-        starts = [sum(len(r.matched) for r in regions[:i]) for i in range(len(regions))]
-        row = torch.cat([r + start for r, start in zip(rows, starts, strict=True)])
-        shown = mask_rcnn.wanted(cfg, list(others), targets, cells=logits.shape[-1])
-        wanted = torch.zeros_like(found, dtype=best.dtype)
-        wanted[row, torch.cat([o.labels for o in others])] = self._true_iou(logits[row], shown, list(others), targets)
-        wanted[torch.arange(len(labels), device=labels.device), labels] = best
-        teaches = wanted > cfg.quality_above
+        places, others = zip(*[_others(r, t) for r, t in zip(regions, targets, strict=True)], strict=True)
+        rows = torch.arange(len(labels), device=labels.device)
+        of_pictures = rows.split([len(r.matched) for r in regions])
+        row = torch.cat([of_picture[place] for of_picture, place in zip(of_pictures, places, strict=True)])
+        truth = mask_rcnn.wanted(cfg, list(others), targets, cells=logits.shape[-1])
+        iou = torch.zeros_like(quality, dtype=own_iou.dtype)
+        iou[row, torch.cat([o.labels for o in others])] = self._true_iou(logits[row], truth, list(others), targets)
+        iou[rows, labels] = own_iou
+        teaches = iou > cfg.quality_above
         if cfg.quality_classes == "all":
-            teaches = (best > cfg.quality_above)[:, None].expand_as(wanted)
-        return (0.5 * (found - wanted) ** 2)[teaches].sum() / teaches.sum().clamp(min=1) + found.sum() * 0
+            teaches = (own_iou > cfg.quality_above)[:, None].expand_as(iou)
+        return (0.5 * (quality - iou) ** 2)[teaches].sum() / teaches.sum().clamp(min=1) + quality.sum() * 0
 
     @torch.no_grad()
     def _true_iou(
@@ -140,14 +155,14 @@ class ScoredMaskBranch(nn.Module):
         regions: list[Regions],
         targets: list[Targets],
     ) -> Float[Tensor, " n"]:
-        """Of the mask of each region's class with its object."""
+        """IoU of the mask that each region has for its class with its object."""
         labels = torch.cat([r.positive_labels for r in regions])
         drawn = mask_rcnn.probabilities(self.cfg, logits, labels) > 0.5
         return mask_iou(drawn, truth >= 0.5, share_inside(regions, targets))
 
 
 def _others(regions: Regions, targets: Targets) -> tuple[Int[Tensor, " m"], Regions]:
-    """Objects of other classes that the positives show, the foremost of each class, and which positives these are."""
+    """Which positives show objects of other classes, and these: of each class the one that they show most of."""
     overlap = boxes.intersection(regions.positive, targets.boxes)
     labels = targets.labels.unique()
     of_label = torch.where(targets.labels == labels[:, None, None], overlap, -1)  # class, region, object
@@ -158,10 +173,5 @@ def _others(regions: Regions, targets: Targets) -> tuple[Int[Tensor, " m"], Regi
     return row, Regions(regions.positive[row], labels[which], place[which, row])
 
 
-def branch(cfg: mask_rcnn.Config, channels: int, pool: Read) -> ScoredMaskBranch:
-    assert isinstance(cfg, Config)
-    return ScoredMaskBranch(cfg, channels, pool)
-
-
 def build(cfg: Config) -> MaskRCNN:
-    return MaskRCNN(cfg, branch=branch)
+    return MaskRCNN(cfg, branch=partial(ScoredMaskBranch, cfg))

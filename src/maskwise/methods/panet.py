@@ -16,7 +16,7 @@ sizes are a matter of the recipe. Keypoints, which the paper has not, are read f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Literal
 
 import torch
@@ -40,7 +40,7 @@ class Config(mask_rcnn.Config):
     """The options of Mask R-CNN with a pyramid, and these."""
 
     head_norm: Norm | None = "group"
-    """Of the pyramid, the second path and the heads."""
+    """Norm of the pyramid, the second path and the heads."""
     bottom_up: bool = True
     """Have the second path (Table 3)."""
     levels: Literal["all", "own"] = "all"
@@ -67,15 +67,15 @@ class BottomUp(nn.Module):
 
     def __init__(self, width: int, levels: int, *, norm: Norm | None):
         super().__init__()
-        self.halve = nn.ModuleList(_layers(nn.Conv2d(width, width, 3, 2, 1), norm) for _ in range(levels - 1))
-        self.output = nn.ModuleList(_layers(nn.Conv2d(width, width, 3, 1, 1), norm) for _ in range(levels - 1))
+        self.halve = nn.ModuleList(_layer(nn.Conv2d(width, width, 3, 2, 1), norm) for _ in range(levels - 1))
+        self.output = nn.ModuleList(_layer(nn.Conv2d(width, width, 3, 1, 1), norm) for _ in range(levels - 1))
 
     def forward(self, levels: list[Float[Tensor, "b c _ _"]]) -> list[Float[Tensor, "b c _ _"]]:
         """The pyramid's coarsest level, every second cell of the one before it, is made anew."""
-        found = levels[:1]
+        path = levels[:1]
         for halve, output, level in zip(self.halve, self.output, levels[1:-1], strict=True):
-            found.append(output(halve(found[-1]) + level))
-        return [*found, F.max_pool2d(found[-1], 1, stride=2)]
+            path.append(output(halve(path[-1]) + level))
+        return [*path, F.max_pool2d(path[-1], 1, stride=2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,6 @@ class AllLevels:
     ) -> Float[Tensor, "n c s s"]:
         pools = [replace(self.pool, strides=(stride,)) for stride in self.pool.strides]
         return torch.cat([pool([x], regions) for pool, x in zip(pools, levels, strict=False)], 1)
-
-    def at(self, size: int) -> "AllLevels":
-        return AllLevels(replace(self.pool, size=size))
 
 
 class FusedLevels(nn.Module):
@@ -147,30 +144,29 @@ class ForegroundPath(nn.Module):
 # --- how Mask R-CNN is put together from these
 
 
-def neck(cfg: mask_rcnn.Config, channels: Sequence[int]) -> nn.Module:
-    assert isinstance(cfg, Config)
+def neck(cfg: Config, channels: Sequence[int]) -> nn.Module:
     pyramid = mask_rcnn.pyramid(cfg, channels)
     return nn.Sequential(pyramid, BottomUp(cfg.width, len(channels), norm=cfg.head_norm)) if cfg.bottom_up else pyramid
 
 
-def box_body(cfg: mask_rcnn.Config, channels: int) -> tuple[nn.Module, int]:
-    assert isinstance(cfg, Config)
+def box_body(cfg: Config, channels: int) -> tuple[nn.Module, int]:
     norm, hidden = cfg.head_norm, cfg.hidden
     if cfg.box_head == "layers":  # as convolutions of the whole region, which norms of maps can follow
-        first = _first(cfg, lambda: _layers(nn.Conv2d(channels, hidden, 7), norm))
-        return nn.Sequential(first, _layers(nn.Conv2d(hidden, hidden, 1), norm), nn.Flatten()), hidden
+        first = _first(cfg, lambda: _layer(nn.Conv2d(channels, hidden, 7), norm))
+        return nn.Sequential(first, _layer(nn.Conv2d(hidden, hidden, 1), norm), nn.Flatten()), hidden
     first = _first(cfg, lambda: nn.Sequential(*norms.stack(channels, 1, norm=norm)))
     return nn.Sequential(first, *convolutions_and_layer(channels, 7, norm=norm, hidden=hidden, convolutions=3)), hidden
 
 
-def branch(cfg: mask_rcnn.Config, channels: int, pool: Read) -> MaskBranch:
-    assert isinstance(cfg, Config)
+def branch(cfg: Config, channels: int, pool: Read) -> MaskBranch:
     return MaskBranch(cfg, channels, pool, head=TwoPathMaskHead(cfg, channels))
 
 
 def build(cfg: Config) -> MaskRCNN:
     reader = (lambda pool, _: AllLevels(pool)) if cfg.levels == "all" else Reader
-    return MaskRCNN(cfg, neck=neck, reader=reader, body=box_body, branch=branch)
+    return MaskRCNN(
+        cfg, neck=partial(neck, cfg), reader=reader, body=partial(box_body, cfg), branch=partial(branch, cfg)
+    )
 
 
 def _first(cfg: Config, make: Callable[[], nn.Module]) -> FusedLevels:
@@ -178,9 +174,6 @@ def _first(cfg: Config, make: Callable[[], nn.Module]) -> FusedLevels:
     return FusedLevels(make, levels=6 - cfg.fpn_from if cfg.levels == "all" else 1, fuse=cfg.fuse)
 
 
-def _layers(convolution: nn.Conv2d, norm: Norm | None) -> nn.Sequential:
-    """A convolution, its norm and ReLU; a bias only where no norm has one."""
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    if convolution.bias is not None:
-        nn.init.zeros_(convolution.bias)
-    return nn.Sequential(norms.after(convolution, norm), nn.ReLU())
+def _layer(convolution: nn.Conv2d, norm: Norm | None) -> nn.Sequential:
+    """A convolution, which keeps its bias before a norm too, its norm and ReLU."""
+    return nn.Sequential(*norms.rectified(convolution, norm))

@@ -3,18 +3,20 @@ Giró-i-Nieto, 2017. "Recurrent Neural Networks for Semantic Instance Segmentati
 
 A pyramid of convolutional LSTMs looks at the same features again and again, and each time draws another object, names
 it and says whether there was one left. What it has drawn is remembered at all levels, so that it needs no proposals and
-no suppression of doubles. It finds its own order: of as many first masks as there are objects, each is compared with
-the object that the cheapest assignment gives it.
+no suppression of doubles. It finds its own order: with n objects, the first n masks are matched to them by the cheapest
+assignment.
 
-Differs from the paper in: its box head, which the authors' code has not either, is left out. That code begins with
-masks, lets classes and the end of the sequence join after some epochs or when validation stalls, and objects one by one
-when it stalls again; here all begin after a share of the training (`class_from`, `stop_from`, `all_steps_from`), where
-a training loop tells the step (`on_step`), and are learned from the start without one. There is no class for the end
-of a sequence, which in the code is never learned; classes that are not learned either (`class_weight` 0) are guesses.
-Of a picture the largest 20 objects are learned from (`max_objects`). Masks come from a 3x3 convolution, as in the
-code, and not from a 1x1; maps are enlarged so that pixels keep their place, where the code's keep their outermost
-centres. Crowds and padding teach nothing. Steps of less objectness than `stop_threshold` are passed over, and those
-after them are not, as in the code.
+Differs from the paper in:
+
+- Architecture: its box head is left out, as in the authors' code. Masks come from a 3x3 convolution, as in the code,
+  and not from a 1x1; maps are enlarged so that pixels keep their place, where the code's keep their outermost centres.
+- Losses: there is no class for the end of a sequence, which in the code is never learned; classes that are not learned
+  either (`class_weight` 0) are guesses. Crowds and padding teach nothing.
+- Order: the code begins with masks, lets classes and the end of the sequence join after some epochs or when validation
+  stalls, and objects one by one when it stalls again. Here all begin after a share of the training (`class_from`,
+  `stop_from`, `all_steps_from`) where a training loop tells the step (`on_step`), and are learned from the start
+  without one. Of a picture the largest 20 objects are learned from (`max_objects`).
+- Prediction: as in the code, steps below `stop_threshold` are skipped; later ones still count.
 """
 
 from collections.abc import Sequence
@@ -29,8 +31,9 @@ from torch.nn import functional as F
 from maskwise import backbones
 from maskwise.masks import Masks
 from maskwise.parts import norms
-from maskwise.parts.assignment import NOBODY, assign, soft_iou
+from maskwise.parts.assignment import assign, soft_iou
 from maskwise.parts.convlstm import ConvLSTM, State
+from maskwise.parts.label_maps import NOBODY
 from maskwise.parts.norms import Norm
 from maskwise.rle import Size
 from maskwise.structures import Images, Instances, Losses, Targets
@@ -43,7 +46,7 @@ class Config:
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched."""
     norm: Norm = "batch"
-    """Of the backbone and of the convolutions over its features."""
+    """Norm of the backbone and of the convolutions over its features."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained."""
     encoder_rate: float = 0.001
@@ -57,18 +60,19 @@ class Config:
     max_steps: int = 10
     """Objects that are looked for in a picture: 10 for VOC, 20 for Cityscapes and CVPPP."""
     max_objects: int = 20
-    """Of a picture's ground truth, the largest."""
+    """Objects of a picture that are learned from, the largest."""
     mask_weight: float = 1.0
+    """Weight of the mask loss."""
     class_weight: float = 0.1
-    """0 for CVPPP."""
+    """Weight of the loss of classes; 0 for CVPPP."""
     stop_weight: float = 0.5
-    """Of whether there is an object; 0.1 for CVPPP."""
+    """Weight of the loss of whether there is an object; 0.1 for CVPPP."""
     encoder_from: float = 0.0
     """Share of the training after which the backbone learns, too."""
     class_from: float = 0.1
-    """And after which classes are learned,"""
+    """Share of the training after which classes are learned ..."""
     stop_from: float = 0.3
-    """and whether there is an object."""
+    """... and after which it is learned whether there is an object."""
     first_steps: int | None = None
     """Objects of a picture that training begins with, then more, one by one; None: with all. 2 for Cityscapes and
     CVPPP."""
@@ -77,10 +81,11 @@ class Config:
     min_steps: int = 5
     """Whether there is an object is learned only when more than so many are, if it begins with some."""
     stop_threshold: float = 0.5
-    """Steps of less objectness are passed over."""
+    """Steps of less objectness are skipped."""
     mask_threshold: float = 0.5
+    """Probability above which a pixel belongs to the object."""
     min_area: float = 0.001
-    """Share of the picture; smaller masks are dropped."""
+    """Masks of a smaller share of the picture are dropped."""
     all_classes: bool = True
     """Report a mask once for each class, as evaluation by ranking wants it, or only for its best one."""
     min_score: float = 0.0
@@ -116,13 +121,13 @@ class Decoder(nn.Module):
         super().__init__()
         self.skip_mode = cfg.skips
         widths = [cfg.width >> level for level in range(cfg.levels)]
-        seen = [cfg.width, *widths[:-1]]
+        inputs = [cfg.width, *widths[:-1]]
         joined = channels[:1] if cfg.skips == "none" else channels[: cfg.levels]
         self.skips = nn.ModuleList(
-            norms.after(nn.Conv2d(c, width, 3, padding=1), cfg.norm) for c, width in zip(joined, seen, strict=False)
+            norms.after(nn.Conv2d(c, width, 3, padding=1), cfg.norm) for c, width in zip(joined, inputs, strict=False)
         )
         double = [1] + [2 if cfg.skips == "concat" else 1] * (cfg.levels - 1)
-        self.cells = nn.ModuleList(ConvLSTM(f * n, width) for f, n, width in zip(double, seen, widths, strict=True))
+        self.cells = nn.ModuleList(ConvLSTM(f * n, width) for f, n, width in zip(double, inputs, widths, strict=True))
         self.mask = nn.Conv2d(widths[-1], 1, 3, padding=1)
         self.classes = nn.Linear(sum(widths), cfg.num_classes)
         self.stop = nn.Linear(sum(widths), 1)
@@ -130,23 +135,23 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Float[Tensor, "b _ _ _"]], size: Size, *, steps: int) -> Steps:
         """Features from the coarsest on; `size` is that of the pictures."""
         sizes: list[Size] = [(x.shape[2], x.shape[3]) for x in features[: len(self.cells)]] + [size]
-        seen = [skip(x) for skip, x in zip(self.skips, features, strict=False)]
-        said, states = [], [None] * len(self.cells)
+        skips = [skip(x) for skip, x in zip(self.skips, features, strict=False)]
+        outputs, states = [], [None] * len(self.cells)
         for _ in range(steps):
-            one, states = self._step(seen, sizes, states)
-            said.append(one)
-        masks, classes, objectness = (torch.stack(part, 1).float() for part in zip(*said, strict=True))
+            of_step, states = self._step(skips, sizes, states)
+            outputs.append(of_step)
+        masks, classes, objectness = (torch.stack(part, 1).float() for part in zip(*outputs, strict=True))
         return Steps(masks, classes, objectness)
 
     def _step(
-        self, seen: Sequence[Tensor], sizes: Sequence[Size], before: Sequence[State | None]
+        self, skips: Sequence[Tensor], sizes: Sequence[Size], before: Sequence[State | None]
     ) -> tuple[tuple[Tensor, Tensor, Tensor], list[State]]:
-        x, states = seen[0], []
+        x, states = skips[0], []
         for level, (cell, state) in enumerate(zip(self.cells, before, strict=True), 1):
             states.append(cell(x, state))
             x = F.interpolate(states[-1].hidden, size=sizes[level], mode="bilinear")
-            if level < len(seen):
-                x = self._joined(x, seen[level])
+            if level < len(skips):
+                x = self._joined(x, skips[level])
         highest = torch.cat([state.hidden.amax((2, 3)) for state in states], 1)
         return (self.mask(x)[:, 0], self.classes(highest), self.stop(highest)[:, 0]), states
 
@@ -178,16 +183,16 @@ class RSIS(nn.Module):
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         """Losses of what is not learned yet are told, without a gradient."""
         cfg, now = self.cfg, self.stage
-        several = [objects(t, most=cfg.max_objects) for t in targets]
+        known = [objects(t, most=cfg.max_objects) for t in targets]
         # as many as the picture with most objects has, and that there are none left
-        steps = self.steps(images, min(now.steps, max(map(len, several)) + 1))
+        steps = self.steps(images, min(now.steps, max(map(len, known)) + 1))
         overlaps = [
-            overlap(masks[:, :h, :w], known, t)
-            for masks, known, t, (h, w) in zip(steps.masks, several, targets, images.sizes, strict=True)
+            overlap(masks[:, :h, :w], of_picture, t)
+            for masks, of_picture, t, (h, w) in zip(steps.masks, known, targets, images.sizes, strict=True)
         ]
         matched = match(overlaps)
-        classes = class_loss(steps.classes, matched, [known.labels for known in several])
-        stop = stop_loss(steps.objectness, matched.new_tensor([len(known) for known in several]))
+        classes = class_loss(steps.classes, matched, [of_picture.labels for of_picture in known])
+        stop = stop_loss(steps.objectness, matched.new_tensor([len(of_picture) for of_picture in known]))
         return {
             "mask": cfg.mask_weight * mask_loss(overlaps, matched),
             "class": cfg.class_weight * (classes if now.classes else classes.detach()),
@@ -220,14 +225,17 @@ class RSIS(nn.Module):
         cfg = self.cfg
         sure = torch.where(objectness >= cfg.stop_threshold)[0]
         drawn = [draw(masks[step], original, threshold=cfg.mask_threshold) for step in sure.tolist()]
-        several = Masks.cat([Masks.none(original), *drawn]).to(masks.device)
-        area = several.area()
+        found = Masks.cat([Masks.none(original), *drawn]).to(masks.device)
+        area = found.area()
         large = torch.where((area > 0) & (area >= cfg.min_area * original[0] * original[1]))[0]
         scores = classes[sure[large]] * objectness[sure[large], None]
         if not cfg.all_classes:
             scores = scores * F.one_hot(scores.argmax(1), scores.shape[1])
         which, labels = torch.where(scores > cfg.min_score)
-        return _instances(several[large[which]], labels, scores[which, labels])
+        found, scores = found[large[which]], scores[which, labels]
+        return Instances.scored(
+            boxes=found.boxes().to(scores.dtype), labels=labels, scores=scores, masks=found
+        ).ranked()
 
 
 def build(cfg: Config) -> RSIS:
@@ -296,7 +304,7 @@ def class_loss(
     logits: Float[Tensor, "b t c"], matched: Int[Tensor, "b t"], labels: Sequence[Int[Tensor, " _"]]
 ) -> Float[Tensor, ""]:
     """Cross-entropy, mean over all steps that draw an object."""
-    wanted = [several[who[who != NOBODY]] for several, who in zip(labels, matched, strict=True)]
+    wanted = [of_picture[who[who != NOBODY]] for of_picture, who in zip(labels, matched, strict=True)]
     return _mean(F.cross_entropy(logits[matched != NOBODY], torch.cat(wanted), reduction="none"))
 
 
@@ -324,14 +332,3 @@ def draw(probabilities: Float[Tensor, "h w"], original: Size, *, threshold: floa
     """One mask in the original picture, read there bilinearly."""
     large = F.interpolate(probabilities[None, None], size=original, mode="bilinear")[0]
     return Masks.from_dense(large > threshold)
-
-
-def _instances(masks: Masks, labels: Int[Tensor, " n"], scores: Float[Tensor, " n"]) -> Instances:
-    return Instances(
-        boxes=masks.boxes().to(scores.dtype),
-        labels=labels,
-        scores=scores,
-        quality=torch.ones_like(scores),
-        mask_scores=scores,
-        masks=masks,
-    ).ranked()

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskwise.methods import deepmask
-from maskwise.methods.deepmask import DeepMask, Seen, mask_loss
+from maskwise.methods.deepmask import DeepMask, WindowFeatures, mask_loss
 from maskwise.parts.padding import SymmetricConv2d
 from maskwise.structures import Images, Instances, Losses, Targets
 
@@ -35,7 +35,7 @@ from maskwise.structures import Images, Instances, Losses, Targets
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config(deepmask.Config):
     channels: int = 32
-    """Of the map that refinement begins with; each module halves them."""
+    """Channels of the map that refinement begins with; each module halves them."""
     lateral: int = 64
     """Channels of the first convolution over features; half of them in the last module."""
     horizontal: Literal["three", "one", "none"] = "three"
@@ -43,7 +43,7 @@ class Config(deepmask.Config):
     doubling: Literal["nearest", "bilinear"] = "nearest"
     """How a module enlarges."""
     coarse_share: float = 0.5
-    """Of the steps of a training, in which DeepMask is learned; in the others it stays as it is."""
+    """Share of the steps of a training in which DeepMask is learned; in the others it stays as it is."""
 
 
 class RefinementModule(nn.Module):
@@ -77,9 +77,9 @@ class Refinement(nn.Module):
         )
         self.last = SymmetricConv2d(channels[-1], 1, 3)
 
-    def maps(self, seen: Seen) -> list[Float[Tensor, "b _ _ _"]]:
+    def maps(self, features: WindowFeatures) -> list[Float[Tensor, "b _ _ _"]]:
         """The horizontal paths, for all windows at once."""
-        return [across(x) for across, x in zip(self.across, reversed(seen.features), strict=False)]
+        return [across(x) for across, x in zip(self.across, reversed(features.maps), strict=False)]
 
     def forward(self, codes: Float[Tensor, "n d"], maps: Sequence[Float[Tensor, "n _ _ _"]]) -> Float[Tensor, "n s s"]:
         x = self.start(codes).unflatten(1, self.shape)
@@ -112,12 +112,12 @@ class SharpMask(nn.Module):
 
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         """Losses of the stage that does not learn are told, without a gradient."""
-        shown = self.coarse.show(targets)
+        windows = self.coarse.sample(targets)
         with self._learning("refinement"):
-            seen = self.coarse.patches(images, shown)
-            losses = self.coarse.losses(seen, shown, targets)
+            features = self.coarse.patches(images, windows)
+            losses = self.coarse.losses(features, windows, targets)
         with self._learning("coarse"):
-            return {**losses, "refined": mask_loss(self.refinement, seen.detach(), shown, targets)}
+            return {**losses, "refined": mask_loss(self.refinement, features.detach(), windows, targets)}
 
     @torch.no_grad()
     def predict(self, images: Images) -> list[Instances]:

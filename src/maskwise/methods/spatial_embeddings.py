@@ -7,12 +7,15 @@ pixels and no others. The Lovász hinge on that Gaussian as a mask trains where 
 large object may be content with a rough aim. A map a class of how well each pixel points gives the seeds, from which
 objects are taken one after the other, the best first.
 
-Differs from the paper in: written from the paper alone. Pixels whose likeness is below `FAINT` are left out of the
-Lovász hinge of objects that they do not belong to, which changes it by less than twice that. A pixel is taken for the
-class whose seed map is highest there, so that objects of different classes share no pixel, and one that is contested
-stays with the better seed. All classes' seed losses are added and have one foreground weight. exp(10 sigma) is held
-below e^30. At most a thousand seeds a class are tried. In the ground truth too a pixel belongs to one object: to the
-nearest by depth, else to the smallest. Crowds and padding teach nothing.
+No code of the authors (CC BY-NC) was used. Constants that their program sets are options here, with its numbers: the
+weights of the losses, the thresholds of clustering, where sigma begins.
+
+Differs from the paper in: pixels whose likeness is below `FAINT` are left out of the Lovász hinge of objects that they
+do not belong to, which changes it by less than twice that; a pixel is taken for the class whose seed map is highest
+there, so that objects of different classes share no pixel, and one that is contested stays with the better seed; all
+classes' seed losses are added and have one foreground weight; exp(10 sigma) is held below e^30; at most a thousand
+seeds a class are tried; in the ground truth too a pixel belongs to one object, to the nearest by depth, else to the
+smallest. Crowds and padding teach nothing.
 """
 
 from dataclasses import dataclass
@@ -35,10 +38,11 @@ from maskwise.structures import Images, Instances, Losses, Targets
 STEEPNESS = 10.0
 """The network's sigma is the logarithm of the scale, divided by this."""
 MOST = 30.0
-"""Of that logarithm: exp must not overflow."""
+"""That logarithm at most: exp must not overflow."""
 FAINT = 1e-4
+"""Likeness below which a pixel of nobody or of another object is left out of an object's loss."""
 PAIRS_AT_ONCE = 1 << 21
-"""Of an object and a pixel, at most, that are looked at together."""
+"""Pairs of an object and a pixel that are looked at together, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +53,7 @@ class Config:
     weights: backbones.Weights = None
     """ImageNet weights of the backbone: a file, or 'imagenet' to have them fetched. Not of ERFNet."""
     norm: Norm = "batch"
-    """Of the whole network."""
+    """Norm of the whole network."""
     frozen_stages: int = 0
     """Stages of the backbone that are not trained."""
     width: int = 64
@@ -59,33 +63,33 @@ class Config:
     unit: float = 1024.0
     """Pixels for a distance of 1: a pixel points at most this far to each side. The paper's, for 2048 x 1024."""
     sigma: Literal["fixed", "circular", "elliptical"] = "elliptical"
-    """Width of an object's Gaussian: the same for all, one of its own, or one for x and one for y (Table 3)."""
+    """Width of an object's Gaussian: the same for all, one of its own, or one for x and one for y."""
     sigma_start: float = 1.0
     """Where the network's sigma begins, and stays if fixed: at unit / sqrt(2 exp(10 start)) pixels, here 5."""
     centre: Literal["embedding", "centroid"] = "embedding"
-    """What pixels of an object point at: the mean of where they point, or of where they are (Table 3)."""
+    """What pixels of an object point at: the mean of where they point, or of where they are."""
     instance_weight: float = 1.0
-    """Of the Lovász hinge."""
+    """Weight of the Lovász hinge."""
     smooth_weight: float = 10.0
-    """Of the spread of sigma within an object."""
+    """Weight of the spread of sigma within an object."""
     seed_weight: float = 1.0
-    """Of the seed maps."""
+    """Weight of the seed maps."""
     foreground_weight: float = 10.0
-    """Of pixels of objects in the seed maps."""
+    """Weight of pixels of objects in the seed maps; of others it is 1."""
     candidate: float = 0.5
-    """Pixels of at least this seed are clustered."""
+    """Pixels whose seed score is above this are clustered."""
     threshold: float = 0.9
-    """An object's seed has at least this score."""
+    """The pixel that an object is grown from has at least this seed score."""
     min_pixels: int = 128
-    """An object has more."""
+    """An object has more pixels than this."""
     fresh: float = 0.5
-    """More than this share of an object belongs to none before it."""
+    """More than this share of its pixels belongs to no object before it."""
     min_score: float = 0.0
     """Only masks that score more are reported: the score is that of the seed."""
 
 
 class Pointing(NamedTuple):
-    """Of each pixel, in units from the left upper corner."""
+    """What each pixel says, in units from the left upper corner."""
 
     here: Float[Tensor, "2 *n"]
     """Where it is: x and y."""
@@ -117,14 +121,14 @@ class SpatialEmbeddings(nn.Module):
     def forward(self, images: Images, targets: list[Targets]) -> Losses:
         cfg = self.cfg
         fields, seeds = (m.float() for m in self.network(images))
-        several = []
+        losses = []
         for field, seed, (h, w), t in zip(fields, seeds, images.sizes, targets, strict=True):
             pixels = pixels_of(label_maps.owners(t), t.labels)
             where = [part.flatten(1)[:, pixels.learned] for part in self._pointing(field[:, :h, :w])]
             instance, smooth, likely = self._objects(Pointing(*where), pixels)
             score = self._seeds(seed[:, :h, :w].sigmoid().flatten(1)[:, pixels.learned], likely, pixels)
-            several.append(torch.stack([instance, smooth, score]))
-        instance, smooth, score = torch.stack(several).mean(0) + (fields.sum() + seeds.sum()) * 0
+            losses.append(torch.stack([instance, smooth, score]))
+        instance, smooth, score = torch.stack(losses).mean(0) + (fields.sum() + seeds.sum()) * 0
         return {
             "instance": cfg.instance_weight * instance,
             "smooth": cfg.smooth_weight * smooth,
@@ -156,8 +160,8 @@ class SpatialEmbeddings(nn.Module):
 
     def _seeds(self, seed: Float[Tensor, "c n"], likely: Float[Tensor, " n"], pixels: Pixels) -> Float[Tensor, ""]:
         """Each class's map is how well its objects' pixels point, and 0 elsewhere."""
-        named = torch.cat([pixels.labels, pixels.labels.new_tensor([NOBODY])])[pixels.owner]
-        own = named == torch.arange(len(seed), device=named.device)[:, None]
+        classes = torch.cat([pixels.labels, pixels.labels.new_tensor([NOBODY])])[pixels.owner]
+        own = classes == torch.arange(len(seed), device=classes.device)[:, None]
         error = torch.where(own, self.cfg.foreground_weight * (seed - likely).square(), seed.square())
         return error.sum() / max(seed.shape[1], 1)
 
@@ -190,11 +194,11 @@ class SpatialEmbeddings(nn.Module):
         self, there: Float[Tensor, "2 h w"], scale: Float[Tensor, "2 h w"], seed: Float[Tensor, "c h w"]
     ) -> tuple[Int[Tensor, "h w"], Int[Tensor, " k"], Int[Tensor, " k"]]:
         """To which object each pixel belongs, and class and seed of each, one class after the other."""
-        cfg, (best, named) = self.cfg, seed.max(0)
-        owner = torch.full_like(named, NOBODY)
-        labels, grown = [named.new_zeros(0)], [named.new_zeros(0)]
+        cfg, (best, classes) = self.cfg, seed.max(0)
+        owner = torch.full_like(classes, NOBODY)
+        labels, grown = [classes.new_zeros(0)], [classes.new_zeros(0)]
         for label in range(cfg.num_classes):
-            own = (named == label) & (best > cfg.candidate)
+            own = (classes == label) & (best > cfg.candidate)
             seeded = clustering.around_seeds(
                 there[:, own],
                 scale[:, own],
@@ -203,7 +207,7 @@ class SpatialEmbeddings(nn.Module):
                 least=cfg.min_pixels,
                 fresh_share=cfg.fresh,
             )
-            before = sum(len(several) for several in labels)
+            before = sum(map(len, labels))
             owner[own] = torch.where(seeded.owner == NOBODY, NOBODY, seeded.owner + before)
             labels.append(torch.full_like(seeded.seeds, label))
             grown.append(torch.where(own.flatten())[0][seeded.seeds])

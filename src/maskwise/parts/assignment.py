@@ -10,9 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from maskwise.interpolation import product
+from maskwise.parts.label_maps import NOBODY
 
-NOBODY = -1
-"""What a prediction stands for that is not paired."""
 EPSILON = 1e-6
 """So that nothing and nothing overlap by 0."""
 
@@ -28,11 +27,11 @@ def soft_iou(drawn: Float[Tensor, "t p"], truth: Float[Tensor, "n p"]) -> Float[
 
 @torch.no_grad()
 def assign(cost: Float[Tensor, "b t n"]) -> Int[Tensor, "b t"]:
-    """The object of each prediction, or NOBODY: as many pairs as there can be, and of these choices the cheapest.
+    """The object of each prediction: as many pairs as there can be, and of these choices the cheapest.
 
-    Each object has one prediction at most, and each prediction one object. A pair that costs infinity is never made.
-    One whose cost is no number is made where there is nothing else: what a network says that has lost its way is no
-    reason to stop, and must show in its losses.
+    Each object has one prediction at most, and each prediction one object, or NOBODY. A pair that costs infinity is
+    never made. One whose cost is no number is made where there is nothing else: what a network says that has lost its
+    way is no reason to stop, and must show in its losses.
     """
     tables = cost.cpu().double().numpy()
     objects = np.stack([_assigned(table) for table in tables]) if len(tables) else np.zeros(cost.shape[:2], np.int64)
@@ -47,6 +46,6 @@ def _assigned(cost: Float[np.ndarray, "t n"]) -> Int[np.ndarray, " t"]:
     prices = np.where(known, cost - least, np.where(never, pairs * unknown + 1, unknown))
     predictions, objects = linear_sum_assignment(prices)
     made = ~never[predictions, objects]
-    found = np.full(len(cost), NOBODY)
-    found[predictions[made]] = objects[made]
-    return found
+    partners = np.full(len(cost), NOBODY)
+    partners[predictions[made]] = objects[made]
+    return partners

@@ -25,7 +25,7 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 """By what offsets of boxes are multiplied, so that they are of the size of the other outputs."""
 
 
-class Named(NamedTuple):
+class BoxOutputs(NamedTuple):
     """What the head says about each region."""
 
     logits: Float[Tensor, "n c1"]
@@ -33,7 +33,7 @@ class Named(NamedTuple):
     offsets: Float[Tensor, "n c 4"]
 
 
-class Detected(NamedTuple):
+class Detections(NamedTuple):
     """The boxes of one picture, best first."""
 
     boxes: Float[Tensor, "n 4"]
@@ -53,24 +53,24 @@ class BoxHead(nn.Module):
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Float[Tensor, "n d s s"]) -> Named:
+    def forward(self, features: Float[Tensor, "n d s s"]) -> BoxOutputs:
         x = self.body(features)
-        return Named(self.score(x), self.offset(x).unflatten(1, (self.classes, 4)))
+        return BoxOutputs(self.score(x), self.offset(x).unflatten(1, (self.classes, 4)))
 
-    def loss(self, found: Named, regions: list[Regions], targets: list[Targets]) -> Losses:
+    def loss(self, outputs: BoxOutputs, regions: list[Regions], targets: list[Targets]) -> Losses:
         """Both over all regions, so that a picture with few objects does not pull harder at their boxes."""
         labels = torch.cat([r.labels for r in regions])
         positive = torch.where(labels < self.classes)[0]
         wanted = torch.cat([t.boxes[r.matched] for r, t in zip(regions, targets, strict=True)])
         wanted = boxes.encode(wanted, torch.cat([r.positive for r in regions]), WEIGHTS)
-        offsets = found.offsets[positive, labels[positive]]
+        offsets = outputs.offsets[positive, labels[positive]]
         distance = F.smooth_l1_loss(offsets, wanted, beta=self.convention.box_beta, reduction="sum")
-        entropy = F.cross_entropy(found.logits, labels, reduction="sum")
+        entropy = F.cross_entropy(outputs.logits, labels, reduction="sum")
         return {"box_class": entropy / max(len(labels), 1), "box": distance / max(len(labels), 1)}
 
     def detect(
         self,
-        found: Named,
+        outputs: BoxOutputs,
         regions: Sequence[Float[Tensor, "_ 4"]],
         sizes: Sequence[Size],
         *,
@@ -78,11 +78,11 @@ class BoxHead(nn.Module):
         nms_iou: float,
         soft_sigma: float | None,
         most: int,
-    ) -> Iterator[Detected]:
+    ) -> Iterator[Detections]:
         """Best boxes of each picture after suppression within each class; `soft_sigma` lowers scores instead (0.6)."""
         counts = [len(r) for r in regions]
-        scores = found.logits.float().softmax(1)[:, :-1].split(counts)
-        offsets = found.offsets.float().split(counts)
+        scores = outputs.logits.float().softmax(1)[:, :-1].split(counts)
+        offsets = outputs.offsets.float().split(counts)
         for score, offset, region, size in zip(scores, offsets, regions, sizes, strict=True):
             which, label = torch.where(score > min_score)
             box = self.convention.clip(boxes.decode(offset[which, label], region[which], WEIGHTS), size)
@@ -92,7 +92,7 @@ class BoxHead(nn.Module):
                 keep = batched_nms(box, value, label, nms_iou)[:most]
             else:
                 keep, value = soft_nms(box, value, label, sigma=soft_sigma, least=min_score, most=most)
-            yield Detected(box[keep], label[keep], value[keep])
+            yield Detections(box[keep], label[keep], value[keep])
 
 
 def two_layers(channels: int, size: int, *, hidden: int = 1024) -> nn.Sequential:

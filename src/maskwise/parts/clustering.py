@@ -21,7 +21,7 @@ class Clusters(NamedTuple):
     centres: Float[Tensor, "d k"]
 
 
-class Seeded(NamedTuple):
+class SeededClusters(NamedTuple):
     owner: Int[Tensor, " n"]
     """The cluster that each pixel belongs to, or NOBODY."""
     seeds: Int[Tensor, " k"]
@@ -120,7 +120,7 @@ def around_seeds(
     least: int = 128,
     fresh_share: float = 0.5,
     most: int = 1000,
-) -> Seeded:
+) -> SeededClusters:
     """The pixel of the best score that nobody has, and all that are more than half like it by its own scale.
 
     They are a cluster where they are more than `least` and more than that share of them is new; used they are anyway.
@@ -141,4 +141,4 @@ def around_seeds(
             seeds.append(best)
         left[near] = -torch.inf
         left[best] = -torch.inf
-    return Seeded(owner, torch.stack(seeds) if seeds else owner[:0])
+    return SeededClusters(owner, torch.stack(seeds) if seeds else owner[:0])

@@ -14,8 +14,11 @@ AnchorStyle = Literal["exact", "rounded", "legacy"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:
-    """One bundle of choices; an importer picks it, and the model keeps it. Which anchors are learned from is none of
-    them: Detectron leaves those out that cross the border, here as in Detectron2 they count."""
+    """One bundle of choices; an importer picks it, and the model keeps it.
+
+    Which anchors are trained on is not part of it: Detectron skips those that cross the border; here, as in Detectron2,
+    they count.
+    """
 
     anchors: AnchorStyle = "exact"
     """Sides as computed; rounded to whole pixels; or Detectron's, rounded at the stride and centred in the cell."""
@@ -39,17 +42,17 @@ class Convention:
     """Where the smooth L1 loss of anchors turns from a parabola to a line; 0: it is L1."""
     box_beta: float = 0.0
 
-    def clip(self, several: Float[Tensor, "n 4"], size: Size) -> Float[Tensor, "n 4"]:
+    def clip(self, regions: Float[Tensor, "n 4"], size: Size) -> Float[Tensor, "n 4"]:
         """Into a picture of (height, width)."""
         if not self.inclusive:
-            return boxes.clip(several, size)
-        return boxes.to_continuous(boxes.clip(boxes.to_inclusive(several), (size[0] - 1, size[1] - 1)))
+            return boxes.clip(regions, size)
+        return boxes.to_continuous(boxes.clip(boxes.to_inclusive(regions), (size[0] - 1, size[1] - 1)))
 
-    def scale(self, several: Float[Tensor, "n 4"], *, x: float, y: float) -> Float[Tensor, "n 4"]:
+    def scale(self, regions: Float[Tensor, "n 4"], *, x: float, y: float) -> Float[Tensor, "n 4"]:
         """To the coordinates of the original picture."""
         if not self.inclusive:
-            return boxes.scale(several, x=x, y=y)
-        return boxes.to_continuous(boxes.scale(boxes.to_inclusive(several), x=x, y=y))
+            return boxes.scale(regions, x=x, y=y)
+        return boxes.to_continuous(boxes.scale(boxes.to_inclusive(regions), x=x, y=y))
 
 
 _LEGACY = Convention(

@@ -29,7 +29,7 @@ class DeformableConvolution(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         offset, bias = self.offset(x), None if self.bias is None else self.bias.float()
         convolve = by_reading if x.device.type == "cpu" else deform_conv2d
-        with torch.autocast(x.device.type, enabled=False):  # of which a CPU has no half
+        with torch.autocast(x.device.type, enabled=False):  # there is no half-precision kernel on CPUs
             moved = convolve(x.float(), offset.float(), self.weight.float(), bias, **self.geometry)
         return moved.to(offset.dtype)
 
@@ -56,12 +56,12 @@ def by_reading(
     dy, dx = offset.unflatten(1, (side, side, 2)).unbind(3)  # b k k h2 w2
     points = torch.stack((dx + plain_x[:, None], dy + plain_y[:, None, :, None]), -1)
     read = at_points(x, points.flatten(1, 3)).reshape(len(x), groups, weight[0].numel(), height * width)
-    found = (weight.reshape(groups, -1, read.shape[2]) @ read).reshape(len(x), len(weight), height, width)
-    return found if bias is None else found + bias[:, None, None]
+    moved = (weight.reshape(groups, -1, read.shape[2]) @ read).reshape(len(x), len(weight), height, width)
+    return moved if bias is None else moved + bias[:, None, None]
 
 
 def deform(network: nn.Module, stages: Iterable[nn.Module]) -> None:
-    """Replace every 3x3 convolution of some stages, but those of each channel for itself. Each stage must have one."""
+    """Replace every 3x3 convolution of some stages, except depthwise ones. Each stage must have one."""
     for stage in stages:
         inside = set(stage.modules())
         places = [

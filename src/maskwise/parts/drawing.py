@@ -17,12 +17,12 @@ from maskwise.rle import Size
 
 
 class Grid(NamedTuple):
-    """Of a map."""
+    """How a map lies over the original."""
 
     cells: Size
-    """Along the height and the width."""
+    """Cells of the map along its height and its width."""
     ratio: tuple[float, float]
-    """How many of them a pixel of the original is high and wide."""
+    """How many cells a pixel of the original is high and wide."""
 
 
 def draw(

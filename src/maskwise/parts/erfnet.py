@@ -16,7 +16,7 @@ from maskwise.parts.norms import Norm
 STRIDE = 8
 DILATIONS = (2, 4, 8, 16)
 EPS = 1e-3
-"""Of the batch norms."""
+"""Added to the variance in batch norms."""
 
 
 class Halving(nn.Module):

@@ -25,9 +25,9 @@ from maskwise.structures import Losses, Targets
 PRIOR = 0.01
 """Probability of each class that a new network gives to each location: nearly all are background."""
 ALPHA, GAMMA = 0.25, 2.0
-"""Of the focal loss."""
+"""Weight of what is there, and focus on what is hard, in the focal loss."""
 PAIRS_AT_ONCE = 1 << 21
-"""Of a location and an object that are looked at together."""
+"""Pairs of a location and an object that are looked at together, at most."""
 
 
 # --- the network
@@ -49,7 +49,7 @@ def prediction(channels: int, outputs: int, *, bias: float = 0.0) -> nn.Conv2d:
     return layer
 
 
-class Predicted(NamedTuple):
+class HeadOutputs(NamedTuple):
     """What the head says at each location."""
 
     logits: Float[Tensor, "b n c"]
@@ -57,7 +57,7 @@ class Predicted(NamedTuple):
     centre: Float[Tensor, "b n"]
     """Logits of how near the middle is."""
     towers: list[Float[Tensor, "b d _ _"]]
-    """What distances are read from on each level, for methods that read more from it."""
+    """The maps that distances are read from on each level, for methods that read more from them."""
 
 
 class Head(nn.Module):
@@ -70,10 +70,10 @@ class Head(nn.Module):
         self.distance, self.centre = prediction(channels, 4), prediction(channels, 1)
         self.scales = nn.Parameter(torch.ones(levels))
 
-    def forward(self, levels: list[Float[Tensor, "b d _ _"]]) -> Predicted:
+    def forward(self, levels: list[Float[Tensor, "b d _ _"]]) -> HeadOutputs:
         towers = [self.box_tower(x) for x in levels]
         distances = [(s * self.distance(x)).relu() for s, x in zip(self.scales, towers, strict=True)]
-        return Predicted(
+        return HeadOutputs(
             flat([self.score(self.class_tower(x)) for x in levels]),
             flat(distances),
             flat([self.centre(x) for x in towers])[..., 0],
@@ -82,7 +82,7 @@ class Head(nn.Module):
 
 
 def flat(maps: list[Float[Tensor, "b m _ _"]]) -> Float[Tensor, "b n m"]:
-    """Locations one after the other, level by level, row by row, with all digits."""
+    """Locations one after the other, level by level, row by row; in float32, as sums over all of them are made."""
     return torch.cat([x.flatten(2).mT for x in maps], 1).float()
 
 
@@ -104,7 +104,7 @@ class Locations(NamedTuple):
 
 
 def locations(levels: Sequence[Float[Tensor, "b _ _ _"]], strides: Sequence[int], limits: Sequence[float]) -> Locations:
-    """Of maps. `limits`: the farthest side of objects on each level but the last, in pixels."""
+    """All cells of some maps. `limits`: the farthest side of objects on each level but the last, in pixels."""
     device = levels[0].device
     points = [
         middles((x.shape[2], x.shape[3]), stride, device=device).flatten(0, 1)
@@ -113,8 +113,8 @@ def locations(levels: Sequence[Float[Tensor, "b _ _ _"]], strides: Sequence[int]
     counts = tuple(len(p) for p in points)
 
     def each(values: Sequence[float]) -> Float[Tensor, " n"]:
-        several = torch.tensor(values, dtype=torch.float32, device=device)
-        return several.repeat_interleave(torch.tensor(counts, device=device))
+        of_levels = torch.tensor(values, dtype=torch.float32, device=device)
+        return of_levels.repeat_interleave(torch.tensor(counts, device=device))
 
     return Locations(torch.cat(points), each(strides), each([-1, *limits]), each([*limits, math.inf]), counts)
 
@@ -131,10 +131,10 @@ def decode(at: Locations, places: Int[Tensor, " p"], distances: Float[Tensor, "p
     return torch.cat([point - far[:, :2], point + far[:, 2:]], 1)
 
 
-def encode(at: Locations, places: Int[Tensor, " p"], several: Float[Tensor, "p 4"]) -> Float[Tensor, "p 4"]:
+def encode(at: Locations, places: Int[Tensor, " p"], objects: Float[Tensor, "p 4"]) -> Float[Tensor, "p 4"]:
     """Inverse of `decode`."""
     point = at.points[places]
-    return torch.cat([point - several[:, :2], several[:, 2:] - point], 1) / at.strides[places, None]
+    return torch.cat([point - objects[:, :2], objects[:, 2:] - point], 1) / at.strides[places, None]
 
 
 # --- who learns what
@@ -152,18 +152,19 @@ def assign(at: Locations, targets: Targets, *, radius: float = 1.5, inside_mask:
     best = torch.full_like(at.strides, nobody, dtype=torch.int64)
     step = max(1, PAIRS_AT_ONCE // max(len(best), 1))
     for ranks in torch.arange(nobody, device=order.device).split(step) if nobody else ():
-        found = _candidates(at, targets.boxes[order[ranks]], radius)
+        fits = _candidates(at, targets.boxes[order[ranks]], radius)
         if inside_mask:
-            place, rank = torch.where(found)
-            found[place, rank] = targets.masks.at(at.points[place], order[ranks[rank]])
-        best = torch.minimum(best, torch.where(found, ranks, nobody).amin(1))
+            place, rank = torch.where(fits)
+            fits[place, rank] = targets.masks.at(at.points[place], order[ranks[rank]])
+        best = torch.minimum(best, torch.where(fits, ranks, nobody).amin(1))
     return torch.cat([order, order.new_tensor([BACKGROUND])])[best]
 
 
-def _candidates(at: Locations, several: Float[Tensor, "k 4"], radius: float) -> Bool[Tensor, "n k"]:
+def _candidates(at: Locations, objects: Float[Tensor, "k 4"], radius: float) -> Bool[Tensor, "n k"]:
+    """Which locations each object might be found at."""
     point, reach = at.points[:, None], radius * at.strides[:, None, None]
-    before, behind = point - several[:, :2], several[:, 2:] - point
-    off = (point - boxes.centres(several)).abs()
+    before, behind = point - objects[:, :2], objects[:, 2:] - point
+    off = (point - boxes.centres(objects)).abs()
     inside = ((before > 0) & (behind > 0) & (off < reach)).all(2)
     farthest = torch.maximum(before, behind).amax(2)
     return inside & (farthest >= at.least[:, None]) & (farthest <= at.most[:, None])
@@ -176,7 +177,7 @@ def centreness(distances: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
     return (near / far).prod(1).sqrt()
 
 
-def loss(found: Predicted, at: Locations, owners: list[Int[Tensor, " n"]], targets: list[Targets]) -> Losses:
+def loss(outputs: HeadOutputs, at: Locations, owners: list[Int[Tensor, " n"]], targets: list[Targets]) -> Losses:
     """Focal loss of classes, GIoU of boxes weighted by how near the middle is, and entropy of that.
 
     Over the positive locations, or their weights, as many as there are on average in all processes.
@@ -184,13 +185,13 @@ def loss(found: Predicted, at: Locations, owners: list[Int[Tensor, " n"]], targe
     owner = torch.stack(owners)
     positive = owner >= 0
     labels, wanted = wanted_of(at, owners, targets)
-    truth = torch.zeros_like(found.logits)
+    truth = torch.zeros_like(outputs.logits)
     truth[(*torch.where(positive), labels)] = 1
     near = centreness(wanted)
     count, weight = mean_of_processes(torch.stack([near.new_tensor(len(near)), near.sum()])).unbind()
-    focal = sigmoid_focal_loss(found.logits, truth, alpha=ALPHA, gamma=GAMMA, reduction="sum")
-    apart = generalized_box_iou_loss(_around(found.distances[positive]), _around(wanted))
-    entropy = F.binary_cross_entropy_with_logits(found.centre[positive], near, reduction="sum")
+    focal = sigmoid_focal_loss(outputs.logits, truth, alpha=ALPHA, gamma=GAMMA, reduction="sum")
+    apart = generalized_box_iou_loss(_around(outputs.distances[positive]), _around(wanted))
+    entropy = F.binary_cross_entropy_with_logits(outputs.centre[positive], near, reduction="sum")
     count = count.clamp(min=1)
     return {
         "class": focal / count,
@@ -217,7 +218,10 @@ def _around(distances: Float[Tensor, "p 4"]) -> Float[Tensor, "p 4"]:
 
 
 def mean_of_processes(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """Of those that learn together; where nothing is learned, which one process may do alone, the values themselves."""
+    """Mean over the processes that learn together.
+
+    Where nothing is learned, which one process may do alone, the values themselves.
+    """
     if not (torch.is_grad_enabled() and dist.is_available() and dist.is_initialized()):
         return values
     together = values.clone()
@@ -227,28 +231,28 @@ def mean_of_processes(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
 @torch.no_grad()
 def best_places(
-    found: Float[Tensor, "n 4"], at: Locations, owner: Int[Tensor, " n"], targets: Targets
+    distances: Float[Tensor, "n 4"], at: Locations, owner: Int[Tensor, " n"], targets: Targets
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
     """Objects that are found at all, and of each the location whose box overlaps it most; of equal ones the first."""
     places = torch.where(owner >= 0)[0]
     wanted = encode(at, places, targets.boxes[owner[places]])
-    order = overlap(found[places], wanted).argsort(descending=True, stable=True)
+    order = overlap(distances[places], wanted).argsort(descending=True, stable=True)
     order = order[owner[places[order]].argsort(stable=True)]
     objects, counts = torch.unique_consecutive(owner[places[order]], return_counts=True)
     return objects, places[order[counts.cumsum(0) - counts]]
 
 
-def overlap(found: Float[Tensor, "p 4"], wanted: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
+def overlap(distances: Float[Tensor, "p 4"], others: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
     """IoU of the boxes with these distances to their sides from the same point in both."""
-    shared = torch.minimum(found, wanted)
-    areas = [(x[:, :2] + x[:, 2:]).prod(1) for x in (shared, found, wanted)]
+    shared = torch.minimum(distances, others)
+    areas = [(x[:, :2] + x[:, 2:]).prod(1) for x in (shared, distances, others)]
     return areas[0] / (areas[1] + areas[2] - areas[0]).clamp(min=1e-9)
 
 
 # --- what is found
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """Boxes of one picture inside the padding, best first."""
 
     boxes: Float[Tensor, "m 4"]
@@ -261,7 +265,7 @@ class Found(NamedTuple):
 
 @torch.no_grad()
 def detect(
-    found: Predicted,
+    outputs: HeadOutputs,
     at: Locations,
     sizes: Sequence[Size],
     *,
@@ -269,24 +273,24 @@ def detect(
     per_level: int,
     nms_iou: float,
     most: int,
-) -> list[Found]:
-    """Of locations where a class is more probable than `min_score` the best of each level, without those that overlap
-    a better one of their class."""
-    several = []
+) -> list[Detections]:
+    """The best locations of each level, of those where a class is more probable than `min_score`, without boxes that
+    overlap a better one of their class."""
+    detections = []
     for i, size in enumerate(sizes):
-        places, labels, scores = _best_of_levels(found, at, i, min_score=min_score, per_level=per_level)
-        box = boxes.clip(decode(at, places, found.distances[i, places]), size)
+        places, labels, scores = _best_of_levels(outputs, at, i, min_score=min_score, per_level=per_level)
+        box = boxes.clip(decode(at, places, outputs.distances[i, places]), size)
         large = torch.where(boxes.at_least(box, 0))[0]
         keep = large[batched_nms(box[large], scores[large], labels[large], nms_iou)[:most]]
-        several.append(Found(box[keep], labels[keep], scores[keep], places[keep]))
-    return several
+        detections.append(Detections(box[keep], labels[keep], scores[keep], places[keep]))
+    return detections
 
 
 def _best_of_levels(
-    found: Predicted, at: Locations, i: int, *, min_score: float, per_level: int
+    outputs: HeadOutputs, at: Locations, i: int, *, min_score: float, per_level: int
 ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, " m"]]:
     """Locations, classes and scores in picture i."""
-    probable, near = found.logits[i].sigmoid(), found.centre[i].sigmoid()
+    probable, near = outputs.logits[i].sigmoid(), outputs.centre[i].sigmoid()
     places, labels = torch.where(probable > min_score)
     scores = probable[places, labels] * near[places]
     ends = torch.tensor(at.counts, device=places.device).cumsum(0)

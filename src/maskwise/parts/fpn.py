@@ -54,10 +54,10 @@ class Strided(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c _ _"]) -> list[Float[Tensor, "b c _ _"]]:
         """The first reads P5 as it is, the next what the one before it gave, from 0 on."""
-        found: list[Tensor] = []
+        maps: list[Tensor] = []
         for layer in self.convolutions:
-            found.append(layer(found[-1].relu() if found else x))
-        return found
+            maps.append(layer(maps[-1].relu() if maps else x))
+        return maps
 
 
 def _convolution(channels: int, width: int, kernel: int, norm: Norm | None) -> nn.Module:

@@ -18,6 +18,7 @@ from maskwise.rle import Size
 from maskwise.structures import Instances, Targets
 
 NOBODY, IGNORED = -1, -2
+"""In the place of an object: what belongs to none, and what teaches nothing."""
 
 # --- ground truth
 
@@ -112,17 +113,15 @@ def instances(
 
     sure: how much each pixel belongs to its owner, more than a half; or to the one beside it where it has none.
     """
-    masks, found = Masks.from_label_map(drawn(owner, sure, original))
-    which = torch.tensor(found, dtype=torch.int64, device=labels.device) - 1
-    several = Instances(
+    masks, ids = Masks.from_label_map(drawn(owner, sure, original))
+    which = torch.tensor(ids, dtype=torch.int64, device=labels.device) - 1
+    found = Instances.scored(
         boxes=masks.boxes().to(labels.device),
         labels=labels[which],
         scores=scores[which],
-        quality=torch.ones_like(scores[which]),
-        mask_scores=scores[which],
         masks=masks.to(labels.device),
     )
-    return several[several.scores > min_score].ranked()
+    return found[found.scores > min_score].ranked()
 
 
 def drawn(owner: Int[Tensor, "h w"], sure: Float[Tensor, "h w"], original: Size) -> Int[np.ndarray, "H W"]:

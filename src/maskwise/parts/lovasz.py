@@ -13,7 +13,8 @@ from maskwise.parts.label_maps import sum_of_each
 def hinge(
     logits: Float[Tensor, " n"], truth: Bool[Tensor, " n"], which: Int[Tensor, " n"], count: int
 ) -> Float[Tensor, " k"]:
-    """Of each mask; pixel i is one of mask `which[i]`, in it where truth is true, drawn where its logit is above 0.
+    """The loss of each mask. Pixel i is one of mask `which[i]`: in it where truth is true, drawn where its logit is
+    above 0.
 
     Errors 1 - logit * (1 if truth else -1), from the largest down; each counts by what the Jaccard loss rises when its
     pixel becomes wrong after those before it. A pixel with an error of e changes its mask's loss by at most e, so one

@@ -60,16 +60,16 @@ def masks_of(
     regions: list[Regions], targets: list[Targets], *, cells: int, convention: Convention
 ) -> Float[Tensor, "n m m"]:
     """What the positives' objects show inside the regions: shares of cells, or at least half of them."""
-    several = []
+    parts = []
     for r, t in zip(regions, targets, strict=True):
         region = boxes.to_inclusive(r.positive) if convention.inclusive else r.positive
-        several.append(t.masks.sample(region + convention.target_shift, r.matched, cells))
-    shares = torch.cat(several)
+        parts.append(t.masks.sample(region + convention.target_shift, r.matched, cells))
+    shares = torch.cat(parts)
     return shares if convention.soft_targets else (shares >= 0.5).to(shares.dtype)
 
 
 def own(values: Float[Tensor, "n c *rest"], labels: Tensor) -> Float[Tensor, "n *rest"]:
-    """Of what was predicted for every class, the part for the class of each instance."""
+    """The part for the class of each instance of what was predicted for every class."""
     return values[torch.arange(len(labels), device=labels.device), labels]
 
 
@@ -135,8 +135,10 @@ def mask_iou(
     return shared / union.clamp(min=1)
 
 
-def mask_iou_loss(found: Float[Tensor, " n"], wanted: Float[Tensor, " n"], *, above: float = 0.0) -> Float[Tensor, ""]:
+def mask_iou_loss(
+    predicted: Float[Tensor, " n"], wanted: Float[Tensor, " n"], *, above: float = 0.0
+) -> Float[Tensor, ""]:
     """Half the squared error over masks that are better than `above`; those that miss their object teach nothing."""
     keep = wanted > above
-    error = 0.5 * (found[keep] - wanted[keep]) ** 2
-    return error.sum() / keep.sum().clamp(min=1) + found.sum() * 0
+    error = 0.5 * (predicted[keep] - wanted[keep]) ** 2
+    return error.sum() / keep.sum().clamp(min=1) + predicted.sum() * 0

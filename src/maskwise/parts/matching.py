@@ -11,6 +11,7 @@ from maskwise import boxes
 from maskwise.structures import Targets
 
 BACKGROUND, BETWEEN = -1, -2
+"""In the place of an object: the reference shows none, or too little of one to stand for it."""
 PAIRS_AT_ONCE = 1 << 22
 """Overlaps in memory at a time: hundreds of objects meet hundreds of thousands of anchors."""
 
@@ -23,7 +24,7 @@ def objects(targets: Targets) -> Targets:
 
 def match(
     references: Float[Tensor, "n 4"],
-    found: Float[Tensor, "k 4"],
+    truth: Float[Tensor, "k 4"],
     *,
     positive: float,
     negative: float,
@@ -38,8 +39,8 @@ def match(
     which = torch.zeros(len(references), dtype=torch.int64, device=references.device)
     rescued = torch.zeros(len(references), dtype=torch.bool, device=references.device)
     step = max(1, PAIRS_AT_ONCE // max(len(references), 1))
-    for start in range(0, len(found), step):
-        overlap = boxes.iou(references, found[start : start + step])
+    for start in range(0, len(truth), step):
+        overlap = boxes.iou(references, truth[start : start + step])
         most, place = overlap.max(1)
         which = torch.where(most > best, place + start, which)
         best = torch.maximum(best, most)
@@ -52,9 +53,10 @@ def match(
 
 def sample(matches: Int[Tensor, " n"], *, total: int, positives: float) -> tuple[Int[Tensor, " p"], Int[Tensor, " q"]]:
     """Some positives, at most that share of the total, and some of the background to fill it."""
-    first = _some(torch.where(matches >= 0)[0], int(total * positives))
-    return first, _some(torch.where(matches == BACKGROUND)[0], total - len(first))
+    first = at_random(torch.where(matches >= 0)[0], most=int(total * positives))
+    return first, at_random(torch.where(matches == BACKGROUND)[0], most=total - len(first))
 
 
-def _some(places: Int[Tensor, " n"], most: int) -> Int[Tensor, " m"]:
+def at_random(places: Int[Tensor, " n"], *, most: int | None = None) -> Int[Tensor, " m"]:
+    """All of them or some, in any order, none twice."""
     return places[torch.randperm(len(places), device=places.device)[:most]]

@@ -85,17 +85,22 @@ def _synchronized(old: nn.BatchNorm2d) -> nn.Module:
 
 def _activation(old: nn.BatchNorm2d) -> nn.Module | None:
     """Some of timm's norms have the activation in them."""
-    found = getattr(old, "act", None)
-    return found if isinstance(found, nn.Module) and not isinstance(found, nn.Identity) else None
+    act = getattr(old, "act", None)
+    return act if isinstance(act, nn.Module) and not isinstance(act, nn.Identity) else None
 
 
 def stack(channels: int, count: int, *, width: int | None = None, norm: Norm | None = None) -> list[nn.Module]:
-    """3x3 convolutions, each with its norm and ReLU, started as He et al. (2015)."""
+    """3x3 convolutions, each with its norm and ReLU; a bias only where there is no norm."""
     layers: list[nn.Module] = []
     for i in range(count):
         plain = nn.Conv2d(width or channels if i else channels, width or channels, 3, padding=1, bias=norm is None)
-        nn.init.kaiming_normal_(plain.weight, mode="fan_out", nonlinearity="relu")
-        if plain.bias is not None:
-            nn.init.zeros_(plain.bias)
-        layers += [after(plain, norm), nn.ReLU()]
+        layers += rectified(plain, norm)
     return layers
+
+
+def rectified(convolution: nn.Conv2d, norm: Norm | None) -> list[nn.Module]:
+    """A convolution, started as He et al. (2015), its norm and ReLU."""
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    if convolution.bias is not None:
+        nn.init.zeros_(convolution.bias)
+    return [after(convolution, norm), nn.ReLU()]

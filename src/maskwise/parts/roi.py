@@ -28,13 +28,13 @@ POSITIVES = 0.25
 """Share of the regions with an object, at most, among those that the heads learn from."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Regions:
     """Regions of one picture to learn from, those with an object first."""
 
     boxes: Float[Tensor, "n 4"]
     labels: Int[Tensor, " n"]
-    """Of the object; the number of classes for background."""
+    """Labels of the objects; the number of classes for background."""
     matched: Int[Tensor, " p"]
     """Position of the object of each region that has one."""
 
@@ -48,29 +48,28 @@ class Regions:
 
 
 @torch.no_grad()
-def draw(
+def sampled(
     proposals: Float[Tensor, "n 4"],
     targets: Targets,
     *,
     crowds: Float[Tensor, "k 4"],
     background: int,
     total: int = 512,
-    positives: float = POSITIVES,
 ) -> Regions:
-    """Draw from the proposals and the boxes of the objects; what lies in a crowd is not background."""
-    several = torch.cat([proposals, targets.boxes])
-    matches = match(several, targets.boxes, positive=0.5, negative=0.5)
-    matches = torch.where(in_crowd(several, crowds) & (matches < 0), BETWEEN, matches)
-    first, rest = sample(matches, total=total, positives=positives)
-    return chosen(several, targets, matches[first], first, rest, background=background)
+    """Some of the proposals and of the boxes of the objects, at random; what lies in a crowd is not background."""
+    candidates = torch.cat([proposals, targets.boxes])
+    matches = match(candidates, targets.boxes, positive=0.5, negative=0.5)
+    matches = torch.where(in_crowd(candidates, crowds) & (matches < 0), BETWEEN, matches)
+    first, rest = sample(matches, total=total, positives=POSITIVES)
+    return chosen(candidates, targets, matches[first], first, rest, background=background)
 
 
-def in_crowd(several: Float[Tensor, "n 4"], crowds: Float[Tensor, "k 4"]) -> Bool[Tensor, " n"]:
-    return (boxes.intersection(several, crowds) > 0.7 * boxes.area(several)[:, None]).any(1)
+def in_crowd(candidates: Float[Tensor, "n 4"], crowds: Float[Tensor, "k 4"]) -> Bool[Tensor, " n"]:
+    return (boxes.intersection(candidates, crowds) > 0.7 * boxes.area(candidates)[:, None]).any(1)
 
 
 def chosen(
-    several: Float[Tensor, "n 4"],
+    candidates: Float[Tensor, "n 4"],
     targets: Targets,
     matched: Int[Tensor, " p"],
     first: Int[Tensor, " p"],
@@ -78,9 +77,9 @@ def chosen(
     *,
     background: int,
 ) -> Regions:
-    """Of several boxes, those that stand for an object each, and those that stand for none."""
+    """Candidates that stand for an object each, then candidates that stand for none."""
     labels = torch.cat([targets.labels[matched], targets.labels.new_full((len(rest),), background)])
-    return Regions(several[torch.cat([first, rest])], labels, matched)
+    return Regions(candidates[torch.cat([first, rest])], labels, matched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +107,8 @@ class Pool:
         if flat.device.type == "cpu" and self.operator != "pool":
             return self._read_rows(maps, rois, level).to(dtype)
         parts = [torch.where(level == i)[0] for i in range(len(self.strides))]
-        found = [self._read(x, rois[at], stride) for x, at, stride in zip(maps, parts, self.strides, strict=True)]
-        return torch.cat(found)[torch.cat(parts).argsort()].to(dtype)
+        pooled = [self._read(x, rois[at], stride) for x, at, stride in zip(maps, parts, self.strides, strict=True)]
+        return torch.cat(pooled)[torch.cat(parts).argsort()].to(dtype)
 
     def _read(self, x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], stride: int) -> Float[Tensor, "n c s s"]:
         if self.operator == "pool":
@@ -136,34 +135,40 @@ class Pool:
         if self.reduce == "average":
             return grid(picture, level, corners, size=self.size, sampling=sampling)
         # before the maximum there is four times as much: little enough to stay in a cache, as much as the maps at least
-        several = max(FEW, sum(x[:, 0].numel() for x in levels) // (2 * self.size) ** 2)
-        parts = zip(picture.split(several), level.split(several), corners.split(several), strict=True)
+        count = max(FEW, sum(x[:, 0].numel() for x in levels) // (2 * self.size) ** 2)
+        parts = zip(picture.split(count), level.split(count), corners.split(count), strict=True)
         return torch.cat([F.max_pool2d(grid(*part, size=2 * self.size, sampling=1), 2) for part in parts])
 
 
 def warp(
-    x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], size: int, *, stride: int, rounded: bool = True
+    x: Float[Tensor, "b c h w"], rois: Float[Tensor, "n 5"], size: int, *, stride: int
 ) -> Float[Tensor, "n c s s"]:
-    """RoIWarp (Dai et al., 2016): features at points of an even grid over each region, which has a gradient."""
-    corners = to_cells(rois[:, 1:] / stride) if rounded else rois[:, 1:] / stride
+    """RoIWarp (Dai et al., 2016): an even grid over each region, its corners rounded to whole cells."""
+    return on_grid(x, rois[:, 0], to_cells(rois[:, 1:] / stride), size)
+
+
+def on_grid(
+    x: Float[Tensor, "b c h w"], picture: Float[Tensor, " n"], corners: Float[Tensor, "n 4"], size: int
+) -> Float[Tensor, "n c s s"]:
+    """Features at the points of an even grid between corners, in cells, which have a gradient."""
     share = (torch.arange(size, device=x.device) + 0.5) / size
     at = corners[:, None, :2] + share[:, None] * (corners[:, 2:] - corners[:, :2])[:, None]  # n s 2
     across, down = at.clamp(min=0).minimum(at.new_tensor([x.shape[3] - 1, x.shape[2] - 1])).unbind(2)
     points = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)  # n s s 2
-    parts = [torch.where(rois[:, 0] == i)[0] for i in range(len(x))]
-    found = [at_points(one[None], points[part].flatten(0, 1)[None])[0] for one, part in zip(x, parts, strict=True)]
-    return torch.cat(found, 1).unflatten(1, (len(rois), size)).transpose(0, 1)[torch.cat(parts).argsort()]
+    parts = [torch.where(picture == i)[0] for i in range(len(x))]
+    read = [at_points(one[None], points[part].flatten(0, 1)[None])[0] for one, part in zip(x, parts, strict=True)]
+    return torch.cat(read, 1).unflatten(1, (len(corners), size)).transpose(0, 1)[torch.cat(parts).argsort()]
 
 
 def to_cells(corners: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """To whole ones; the gradient passes as if they were not."""
+    """Rounded to whole cells; the gradient passes as if they were not."""
     return corners + (corners.round() - corners).detach()
 
 
 FEW = 32
-"""Regions."""
+"""Regions that are max-pooled at a time, at least."""
 READ_AT_ONCE = 1 << 22
-"""Cells, repeats included: a region of a whole mosaic has very many."""
+"""Cells that are read together, repeats included, at most: a region of a whole mosaic has very many."""
 
 
 def align_rows(
@@ -198,13 +203,13 @@ def align_rows(
             row = row * width[at, None, None] + start[at, None, None]
             cells = (row[:, :, None, :, None] + column[:, None, :, None, :]).flatten()
             groups.append(_Points(at, cells, (down[:, :, None, :, None] * across[:, None, :, None, :]).flatten()))
-    found = torch.cat([table[:0], *(_weighted(table, part, size) for part in _together(groups))])
+    bins = torch.cat([table[:0], *(_weighted(table, part, size) for part in _together(groups))])
     order = torch.cat([level[:0], *(group.regions for group in groups)])
-    return found.unflatten(0, (-1, size, size))[order.argsort()].permute(0, 3, 1, 2)
+    return bins.unflatten(0, (-1, size, size))[order.argsort()].permute(0, 3, 1, 2)
 
 
 class _Points(NamedTuple):
-    """Of some regions with equally many points a bin, region by region and bin by bin."""
+    """Points of some regions with equally many of them a bin, region by region and bin by bin."""
 
     regions: Int[Tensor, " n"]
     cells: Int32[Tensor, " e"]

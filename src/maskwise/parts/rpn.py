@@ -20,9 +20,13 @@ from maskwise.structures import Losses, Targets
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height to width of anchors."""
+NMS_IOU = 0.7
+"""Proposals of a level that overlap a better one more than this are dropped."""
+POSITIVES = 0.5
+"""Share of the anchors with an object, at most, among those that are learned from."""
 
 
-class Proposed(NamedTuple):
+class AnchorOutputs(NamedTuple):
     """What the network says about the anchors of each level."""
 
     scores: list[Float[Tensor, "b a"]]
@@ -55,56 +59,54 @@ class RPN(nn.Module):
             nn.init.normal_(layer.get_parameter("weight"), std=0.01)
             nn.init.zeros_(layer.get_parameter("bias"))
 
-    def forward(self, levels: list[Float[Tensor, "b c _ _"]]) -> Proposed:
-        found = Proposed([], [], [])
+    def forward(self, levels: list[Float[Tensor, "b c _ _"]]) -> AnchorOutputs:
+        outputs = AnchorOutputs([], [], [])
         for x, base, stride in zip(levels, self.base, self.strides, strict=True):
             shape = (x.shape[2], x.shape[3])
             for layer in self.hidden:
                 x = F.relu(layer(x))
-            found.scores.append(self.score(x).permute(0, 2, 3, 1).flatten(1))
-            found.offsets.append(self.offset(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
-            found.anchors.append(anchors_of_map(base.to(x.device), shape, stride=stride))
-        return found
+            outputs.scores.append(self.score(x).permute(0, 2, 3, 1).flatten(1))
+            outputs.offsets.append(self.offset(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4))
+            outputs.anchors.append(anchors_of_map(base.to(x.device), shape, stride=stride))
+        return outputs
 
     def propose(
-        self, found: Proposed, sizes: Sequence[Size], *, per_level: int, keep: int, nms_iou: float = 0.7
+        self, outputs: AnchorOutputs, sizes: Sequence[Size], *, per_level: int, keep: int
     ) -> list[Float[Tensor, "_ 4"]]:
         """The best boxes of each picture, best first, after suppression within each level.
 
         They have the gradient of their offsets, for methods that teach boxes by what is seen in them.
         """
-        return [self._of_one(found, i, size, per_level, keep, nms_iou) for i, size in enumerate(sizes)]
+        return [self._of_one(outputs, i, size, per_level, keep) for i, size in enumerate(sizes)]
 
-    def _of_one(
-        self, found: Proposed, i: int, size: Size, per_level: int, keep: int, nms_iou: float
-    ) -> Float[Tensor, "n 4"]:
-        several = []
-        for level, (scores, offsets, anchor) in enumerate(zip(*found, strict=True)):
+    def _of_one(self, outputs: AnchorOutputs, i: int, size: Size, per_level: int, keep: int) -> Float[Tensor, "n 4"]:
+        candidates = []
+        for level, (scores, offsets, anchor) in enumerate(zip(*outputs, strict=True)):
             top = scores[i].detach().topk(min(per_level, scores.shape[1]))
             box = self.convention.clip(boxes.decode(offsets[i, top.indices].float(), anchor[top.indices]), size)
-            several.append((box, top.values, torch.full_like(top.indices, level)))
-        box, score, level = (torch.cat(v) for v in zip(*several, strict=True))
+            candidates.append((box, top.values, torch.full_like(top.indices, level)))
+        box, score, level = (torch.cat(v) for v in zip(*candidates, strict=True))
         large = boxes.at_least(box, self.convention.least_proposal)
         box, score, level = box[large], score[large], level[large]
-        return box[batched_nms(box.detach(), score.float(), level, nms_iou)[:keep]]
+        return box[batched_nms(box.detach(), score.float(), level, NMS_IOU)[:keep]]
 
-    def loss(self, found: Proposed, targets: list[Targets], *, total: int = 256, positives: float = 0.5) -> Losses:
-        """Is it an object, and which box is it; both over the number of anchors that were drawn."""
-        # with all digits: numbers of 16 bits cannot hold the sum of the scores of a picture
-        scores, offsets = (torch.cat(part, 1).float() for part in (found.scores, found.offsets))
-        anchor = torch.cat(found.anchors)
+    def loss(self, outputs: AnchorOutputs, targets: list[Targets], *, total: int = 256) -> Losses:
+        """Is it an object, and which box is it; both over the number of anchors that were sampled."""
+        # in float32: numbers of 16 bits cannot hold the sum of the scores of a picture
+        scores, offsets = (torch.cat(part, 1).float() for part in (outputs.scores, outputs.offsets))
+        anchor = torch.cat(outputs.anchors)
         objectness, distance, count = scores.sum() * 0, offsets.sum() * 0, 0
         for score, offset, target in zip(scores, offsets, targets, strict=True):
             matches = match(anchor, target.boxes, positive=0.7, negative=0.3, rescue=True)
-            first, rest = sample(matches, total=total, positives=positives)
-            drawn = torch.cat([first, rest])
-            truth = (matches[drawn] >= 0).to(score.dtype)
-            objectness = objectness + F.binary_cross_entropy_with_logits(score[drawn], truth, reduction="sum")
+            first, rest = sample(matches, total=total, positives=POSITIVES)
+            sampled = torch.cat([first, rest])
+            truth = (matches[sampled] >= 0).to(score.dtype)
+            objectness = objectness + F.binary_cross_entropy_with_logits(score[sampled], truth, reduction="sum")
             wanted = boxes.encode(target.boxes[matches[first]], anchor[first])
             distance = distance + F.smooth_l1_loss(
                 offset[first], wanted, beta=self.convention.rpn_beta, reduction="sum"
             )
-            count += len(drawn)
+            count += len(sampled)
         return {"rpn_score": objectness / max(count, 1), "rpn_box": distance / max(count, 1)}
 
 

@@ -8,7 +8,7 @@ from maskwise import boxes
 
 
 def soft_nms(
-    several: Float[Tensor, "n 4"],
+    candidates: Float[Tensor, "n 4"],
     scores: Float[Tensor, " n"],
     labels: Int[Tensor, " n"],
     *,
@@ -28,7 +28,7 @@ def soft_nms(
             break
         keep.append(best)
         follows[best] = False
-        overlap = boxes.iou(several, several[best][None])[:, 0]
+        overlap = boxes.iou(candidates, candidates[best][None])[:, 0]
         beside = follows & (labels == labels[best])
         lowered = torch.where(beside, lowered * torch.exp(-(overlap**2) / sigma), lowered)
     return torch.stack(keep) if keep else labels.new_zeros(0), lowered

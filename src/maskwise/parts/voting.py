@@ -1,6 +1,6 @@
 """Mask voting (Dai et al., 2016): boxes that survive suppression get the mean of all masks that were drawn there.
 
-Legend: n boxes, k survivors, c classes, m cells along a side of a small mask.
+Legend: n regions, whose masks were drawn, k survivors, c classes, m cells along a side of a small mask.
 """
 
 from typing import NamedTuple
@@ -17,66 +17,66 @@ from maskwise.rle import Size
 
 
 class Survivors(NamedTuple):
-    """Boxes that are reported, best first."""
+    """Regions that are reported, best first."""
 
     which: Int[Tensor, " k"]
-    """Position among all boxes."""
+    """Position among all regions."""
     labels: Int[Tensor, " k"]
     scores: Float[Tensor, " k"]
 
 
 def survivors(
-    several: Float[Tensor, "n 4"], scores: Float[Tensor, "n c"], *, min_score: float, nms_iou: float, most: int
+    regions: Float[Tensor, "n 4"], scores: Float[Tensor, "n c"], *, min_score: float, nms_iou: float, most: int
 ) -> Survivors:
-    """The best boxes after suppression within each class; a box may stay for several classes."""
+    """The best regions after suppression within each class; one may stay for several classes."""
     which, labels = torch.where(scores > min_score)
     value = scores[which, labels]
-    keep = batched_nms(several[which], value, labels, nms_iou)[:most]
+    keep = batched_nms(regions[which], value, labels, nms_iou)[:most]
     return Survivors(which[keep], labels[keep], value[keep])
 
 
 def shares(
-    several: Float[Tensor, "n 4"], scores: Float[Tensor, "n c"], found: Survivors, *, least_iou: float
+    regions: Float[Tensor, "n 4"], scores: Float[Tensor, "n c"], kept: Survivors, *, least_iou: float
 ) -> Float[Tensor, "k n"]:
-    """How much each box has to say about the mask of each survivor: its score for the class, if it lies there too."""
-    near = boxes.iou(several[found.which], several) >= least_iou
-    near[torch.arange(len(near), device=near.device), found.which] = True  # a box without area overlaps nothing
-    votes = torch.where(near, scores[:, found.labels].T, 0)
+    """How much each region says about the mask of each survivor: its score for the class, if it lies there too."""
+    near = boxes.iou(regions[kept.which], regions) >= least_iou
+    near[torch.arange(len(near), device=near.device), kept.which] = True  # a region without area overlaps nothing
+    votes = torch.where(near, scores[:, kept.labels].T, 0)
     return votes / votes.sum(1, keepdim=True)
 
 
 def means(
     drawn: Float[Tensor, "n m m"],
-    several: Float[Tensor, "n 4"],
+    regions: Float[Tensor, "n 4"],
     votes: Float[Tensor, "k n"],
     size: Size,
     *,
     threshold: float,
 ) -> Masks:
-    """Where the mean of the probabilities, each drawn into its box in the picture, is at least `threshold`."""
-    bits, windows = [drawn.new_zeros(0, dtype=torch.bool)], several.new_zeros(len(votes), 4, dtype=torch.int64)
+    """Where the mean of the probabilities, each drawn into its region of the picture, is at least `threshold`."""
+    bits, windows = [drawn.new_zeros(0, dtype=torch.bool)], regions.new_zeros(len(votes), 4, dtype=torch.int64)
     for i, vote in enumerate(votes):
         members = torch.where(vote > 0)[0]
-        part, windows[i] = _mean(drawn[members], several[members], vote[members], size, threshold)
+        part, windows[i] = _mean(drawn[members], regions[members], vote[members], size, threshold)
         bits.append(part.flatten())
     return Masks(torch.cat(bits), windows, size)
 
 
 def _mean(
     drawn: Float[Tensor, "n m m"],
-    several: Float[Tensor, "n 4"],
+    regions: Float[Tensor, "n 4"],
     votes: Float[Tensor, " n"],
     size: Size,
     threshold: float,
 ) -> tuple[Bool[Tensor, "h w"], Int[Tensor, " 4"]]:
-    """Bits and their window, which holds all the boxes."""
-    (left, top, right, bottom), cells = several.T, drawn.shape[-1]
+    """Bits and their window, which holds all the regions."""
+    (left, top, right, bottom), cells = regions.T, drawn.shape[-1]
     x0, w, across = _axis(left, right, cells, size[1])
     y0, h, down = _axis(top, bottom, cells, size[0])
-    # a sum over boxes of products of matrices is one product of wider ones, and no h x w a box
+    # a sum over regions of products of matrices is one product of wider ones, and no h x w a region
     rows = product(votes[:, None, None] * down, drawn).transpose(0, 1).flatten(1)  # h n*m
     columns = across.permute(0, 2, 1).flatten(0, 1)  # n*m w
-    return product(rows, columns) >= threshold, torch.tensor([x0, y0, x0 + w, y0 + h], device=several.device)
+    return product(rows, columns) >= threshold, torch.tensor([x0, y0, x0 + w, y0 + h], device=regions.device)
 
 
 def _axis(

@@ -4,7 +4,7 @@ A window is a box in the picture, which may reach beyond it; what is seen there 
 a window has `side` times 2^o pixels of the picture, and the picture is shrunk by 2^-o. Whatever reads pixels reads them
 at the same points, so that a window alone shows what it shows in the whole picture (DeepMask, 2015).
 
-Legend: n windows or objects, k others.
+Legend: n windows or boxes of objects, k others.
 """
 
 import math
@@ -100,20 +100,20 @@ class Canonical:
     bin: float = 0.25
     """Octaves that are not told apart."""
 
-    def octave(self, several: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
-        """Of the windows in which objects have their canonical size."""
-        return (boxes.sides(several).amax(1).clamp(min=1e-3) / self.long).log2()
+    def octave(self, objects: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+        """Octaves of the windows in which objects have their canonical size."""
+        return (boxes.sides(objects).amax(1).clamp(min=1e-3) / self.long).log2()
 
-    def near(self, several: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    def near(self, objects: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """A window for each object, drawn from those that show its mask."""
-        octave = self.octave(several) + self.octaves * _spread(several[:, 0])
-        shift = self.shift * 2 ** octave[:, None] * _spread(several[:, :2])
-        return around(boxes.centres(several) + shift, octave, self.side)
+        octave = self.octave(objects) + self.octaves * _spread(objects[:, 0])
+        shift = self.shift * 2 ** octave[:, None] * _spread(objects[:, :2])
+        return around(boxes.centres(objects) + shift, octave, self.side)
 
-    def exact(self, several: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    def exact(self, objects: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """The window of each object, in the nearest size."""
-        octave = (self.octave(several) / self.bin).round() * self.bin
-        return around(boxes.centres(several), octave, self.side)
+        octave = (self.octave(objects) / self.bin).round() * self.bin
+        return around(boxes.centres(objects), octave, self.side)
 
     def without(self, targets: Targets, count: int, *, tries: int = 16) -> Float[Tensor, "k 4"]:
         """Windows far from all objects, in all sizes; fewer than asked for where there is no room."""
