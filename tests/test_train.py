@@ -516,7 +516,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path, monkeypatch, capsys, 
 
 INTERRUPTED = """
 import os, random, signal, sys, time, traceback
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from maskwise.recipes import chosen
 from maskwise.train import train
