@@ -1,6 +1,8 @@
 import csv
 import json
 import types
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +43,79 @@ def test_one_picture_one_result_however_it_is_given(tmp_path):
         np.testing.assert_array_equal(result.pixels, PIXELS)
     assert result.path is None
     assert predict(Bright(), path, ALL).path == path
+
+
+def test_files_and_memory_are_one_picture(tmp_path):
+    write_image(tmp_path / "a.png", PIXELS)
+    data = (tmp_path / "a.png").read_bytes()
+    with (tmp_path / "a.png").open("rb") as file:
+        for given in (file, BytesIO(data), bytearray(data), memoryview(data)):
+            assert same(predict(Bright(), given, ALL).instances, found(PIXELS))
+        assert [len(one) for one in predict(Bright(), [file, BytesIO(data)], ALL)] == [3, 3]
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "pillow", "bytes", "file"])
+def test_what_is_given_may_be_used_again(kind):
+    """As cameras do with their memory: the next picture comes before this one is looked at."""
+    pictures = [PIXELS, np.zeros_like(PIXELS), PIXELS[::-1].copy()]
+    buffer = np.zeros_like(PIXELS)
+    shown, data = Image.new("RGB", (50, 40)), bytearray()
+
+    def given():
+        for pixels in pictures:
+            buffer[:] = pixels
+            shown.paste(Image.fromarray(pixels))
+            data[:] = saved(pixels)
+            yield {
+                "array": buffer,
+                "tensor": torch.from_numpy(buffer).permute(2, 0, 1),
+                "pillow": shown,
+                "bytes": data,
+                "file": BytesIO(data),
+            }[kind]
+
+    results = list(predict(Bright(), given(), ALL))
+    assert all(same(r.instances, found(p)) for r, p in zip(results, pictures, strict=True))
+    for result, pixels in zip(results, pictures, strict=True):
+        np.testing.assert_array_equal(result.pixels, pixels)
+
+
+def saved(pixels):
+    data = BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_what_is_looked_at_may_be_written_to():
+    """`torch.from_numpy` warns of what may not."""
+
+    class Asking(Bright):
+        def instances(self, pictures):
+            assert all(pixels.flags.writeable for pixels in pictures)
+            return Bright.instances(self, pictures)
+
+    frozen = PIXELS.copy()
+    frozen.flags.writeable = False
+    for given in (frozen, np.asarray(Image.fromarray(PIXELS)), Image.fromarray(PIXELS), saved(PIXELS)):
+        assert len(predict(Asking(), given, ALL)) == 3
+
+
+def test_a_damaged_picture_of_pillow_is_passed_over_like_a_file(caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    with Image.open(BytesIO(saved(noise)[:-900])) as damaged:
+        assert [len(r) for r in predict(Bright(), iter([damaged, PIXELS]), ALL)] == [3]
+    assert "passed over 000000.png: cannot read" in caplog.text
+
+
+def test_a_home_is_one_in_python_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", PIXELS)
+    assert len(predict(Bright(), "~/in/a.png", ALL)) == 3
+    assert [len(r) for r in predict(Bright(), ["~/in/a.png", Path("~/in/a.png")], ALL)] == [3, 3]
+    for several in ("~/in", "~/in/*.png"):
+        assert [r.name for r in predict(Bright(), several, ALL)] == ["a.png"]
 
 
 def test_a_list_gives_a_list_in_its_order():

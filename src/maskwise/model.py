@@ -34,7 +34,7 @@ from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
 from maskwise.models.published import find
 from maskwise.predict import Options, Result, Source, predict
-from maskwise.predictions.pictures import Given, Picture
+from maskwise.predictions.pictures import Bytes, File, Given, Picture
 from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Change, Files, Run
 from maskwise.recipes.sources import opened_split
@@ -98,7 +98,9 @@ class Model:
     def predict(self, source: list[Given] | tuple[Given, ...], **options: Unpack[Wishes]) -> list[Result]: ...
 
     @overload
-    def predict(self, source: bytes | np.ndarray | Tensor | Image.Image, **options: Unpack[Wishes]) -> Result: ...
+    def predict(
+        self, source: Bytes | File | np.ndarray | Tensor | Image.Image, **options: Unpack[Wishes]
+    ) -> Result: ...
 
     @overload
     def predict(self, source: str | Path, **options: Unpack[Wishes]) -> Any: ...
@@ -109,8 +111,8 @@ class Model:
     def predict(self, source: Source, **options: Unpack[Wishes]) -> Result | list[Result] | Iterator[Result]:
         """One result for one picture, a list for a list, a stream for a folder, a pattern, a video or an iterator.
 
-        A picture is a file, its bytes, an array, a tensor or a picture of Pillow. The options are those of
-        `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
+        A picture is a file, also an opened one, its bytes, an array, a tensor or a picture of Pillow. The options are
+        those of `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
         """
         return predict(self, source, Options.named(**options))
 

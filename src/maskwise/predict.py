@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -26,7 +25,7 @@ from maskwise.predictions import formats, memory
 from maskwise.predictions.finder import Finder, Limited, Placed
 from maskwise.predictions.formats import Save
 from maskwise.predictions.memory import Found
-from maskwise.predictions.pictures import Asked, Given, Picture
+from maskwise.predictions.pictures import Asked, Given, Picture, is_picture
 from maskwise.predictions.sources import is_several, named
 from maskwise.rle import Size
 from maskwise.structures import Instances
@@ -224,11 +223,11 @@ def predict(finder: Finder, source: Source, options: Options) -> Result | list[R
     """
     if isinstance(source, str | Path) and is_several(source):
         return _stream(finder, named([source], max_pixels=options.max_pixels), options)
-    if isinstance(source, str | Path | bytes | np.ndarray | torch.Tensor | Image.Image):
+    if is_picture(source):
         return next(_all(finder, [Asked.of(source, name="picture.png", max_pixels=options.max_pixels)], options))
     if isinstance(source, list | tuple):
         return list(_all(finder, _numbered(source, options.max_pixels), options))
-    return _stream(finder, _numbered(source, options.max_pixels), options)
+    return _stream(finder, _numbered(cast(Iterable[Given], source), options.max_pixels), options)
 
 
 def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result | Failed]:

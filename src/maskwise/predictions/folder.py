@@ -26,7 +26,7 @@ import torch
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
-from maskwise.data.files import absolute, replacing
+from maskwise.data.files import absolute, at_home, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.images import ImageReadError
 from maskwise.masks import Masks
@@ -35,7 +35,6 @@ from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
 from maskwise.predictions.formats import ABOUT, Save
 from maskwise.predictions.pictures import Asked
-from maskwise.predictions.sources import at_home
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
 from maskwise.structures import Instances

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskwise.data.files import absolute, exists
+from maskwise.data.files import absolute, at_home
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
 from maskwise.predictions.formats import ABOUT, OURS
 from maskwise.predictions.pictures import Asked, Picture
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def is_several(source: str | Path) -> bool:
     """Whether it names more than one picture, however many those turn out to be."""
-    path = Path(source)
+    path = at_home(source)
     if path.is_dir() or is_video(path):
         return True
     return glob.has_magic(str(source)) and not path.exists()
@@ -52,15 +52,6 @@ def files(sources: Iterable[str | Path], *, out: Path | None = None) -> dict[str
     names, taken = [_relative(path, home) for path in paths], {}
     folders = {str(folder).lower(): f"{folder}/" for name in names for folder in PurePosixPath(name).parents}
     return {_free(name, taken, folders): path for name, path in zip(names, paths, strict=True)}
-
-
-def at_home(source: str) -> Path:
-    """'~' begins the name of a home, unless there is a file of that name, or no such home."""
-    path = Path(source)
-    try:
-        return path if exists(path) else path.expanduser()
-    except RuntimeError:
-        return path
 
 
 def opened(found: Mapping[str, Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
