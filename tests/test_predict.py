@@ -11,9 +11,11 @@ from bright import NAMES, Bright, Few, found, picture, same
 from PIL import Image
 
 import maskwise
-from maskwise.data.images import ImageReadError, write_image
+from maskwise.data.formats import pictures
+from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
 from maskwise.data.open import open_data
 from maskwise.predict import Failed, Options, Result, keeper, outcomes, predict
+from maskwise.predictions import formats
 
 SPOTS = [(5, 5, 20, 15), (30, 10, 44, 30), (2, 30, 3, 31)]
 PIXELS = picture((40, 50), *SPOTS)
@@ -334,6 +336,9 @@ def test_a_result_is_measured(result):
     assert [row["category"] for row in rows] == ["spot"] * 3
     assert [row["area_px2"] for row in rows] == result.instances.masks.area().tolist()
     assert result.measurements(pixel_size=0.5)[0]["area_um2"] == rows[0]["area_px2"] / 4
+    for size in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="size of a pixel must be positive"):
+            result.measurements(pixel_size=size)
 
 
 def test_a_result_as_coco(result):
@@ -382,6 +387,26 @@ def test_pictures_that_are_called_the_same_are_told_apart_by_their_pixels(tmp_pa
     first.save(out)
     with pytest.raises(ValueError, match=r"picture\.png is of another picture"):
         second.save(out)
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme", "yolo", "png"])
+def test_a_picture_above_the_usual_limit_is_saved(format, tmp_path, monkeypatch):
+    """Also where it is written anew, because its name is none of a picture."""
+    most = MAX_PIXELS + 10**6
+    with (tmp_path / "slide.svs").open("wb") as file:
+        Image.fromarray(PIXELS).save(file, "TIFF")
+    result = predict(Bright(), tmp_path / "slide.svs", Options(max_pixels=most))
+    limits = []
+
+    def read(source, *, max_pixels=MAX_PIXELS):
+        limits.append(max_pixels)
+        return read_image(source, max_pixels=max_pixels)
+
+    for module in (formats, pictures):
+        monkeypatch.setattr(module, "read_image", read)
+    for _ in range(2):
+        result.save(tmp_path / "out", save=(format,))
+    assert set(limits) == {most}
 
 
 def test_overlays_of_many_pictures_lie_in_one_folder(tmp_path):

@@ -79,7 +79,8 @@ class Result:
 
     def item(self, *, image: Path | None = None, link: bool = False, id: Id | None = None) -> Item:
         """As writers of formats take it; `image` is laid beside the annotations."""
-        return Item(name=self.name, size=self.size, labelled=self.instances, image=image, link=link, id=id)
+        found, limit = self.instances, self.max_pixels
+        return Item(name=self.name, size=self.size, labelled=found, image=image, link=link, max_pixels=limit, id=id)
 
     def plot(
         self,
@@ -122,7 +123,7 @@ class Result:
         return path
 
     def _save_in(self, folder: Path, save: Sequence[Save]) -> None:
-        formats.refuse_another(folder, self.name, lambda: self.pixels, save)
+        formats.refuse_another(folder, self.name, lambda: self.pixels, save, max_pixels=self.max_pixels)
         image = self.path
         if image is None and formats.NEED_PICTURES.intersection(save):
             image = formats.write_picture(folder, self.pixels, self.name)
