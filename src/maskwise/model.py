@@ -7,7 +7,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -77,6 +77,8 @@ class Model:
     view: tuple[Change, ...]
     """How a picture is prepared."""
     device: torch.device
+    _wider: dict[int, "Model"] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The last one that `up_to` made, by its limit: it takes seconds."""
 
     @property
     def categories(self) -> Categories:
@@ -199,15 +201,24 @@ class Model:
 
     def up_to(self, most: int) -> "Model":
         """The same with another limit; what goes before it, in suppression, grows with it."""
-        config = dict(self.about.config)
-        if "max_instances" not in config:
+        if "max_instances" not in self.about.config:
             return self
+        if most not in self._wider:
+            wider = self._with_limit(most)
+            self._wider.clear()
+            self._wider[most] = wider
+            return wider
+        return self._wider[most]
+
+    def _with_limit(self, most: int) -> "Model":
+        """On the same weights."""
+        config = dict(self.about.config)
         more = max(1.0, most / config["max_instances"])
         config |= {name: ceil(config[name] * more) for name in _BEFORE_LIMIT if name in config}
         about = replace(self.about, config=config | {"max_instances": most})
         entry = METHODS[about.method]
         module = cast(nn.Module, entry.build(_config(entry, about)))
-        module.load_state_dict(self.module.state_dict())
+        module.load_state_dict(self.module.state_dict(), assign=True)
         return replace(self, module=module.eval().to(self.device), about=about)
 
     def on(self, device: torch.device) -> "Model":
