@@ -1,6 +1,8 @@
 import csv
 import json
+import re
 import types
+from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bright import NAMES, Bright, Few, found, picture, same
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import maskwise
 from maskwise.data.formats import pictures
@@ -193,6 +195,41 @@ def test_options_out_of_range_are_refused(options):
         Options(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_pixels": None}, "a whole number, got None"),
+        ({"max_pixels": 1e6}, "a whole number, got 1000000.0"),
+        ({"tile": "none"}, "a whole number or 'auto' or None, got 'none'"),
+        ({"max_det": 2.5}, "a whole number or None, got 2.5"),
+        ({"max_det": True}, "a whole number or None, got True"),
+        ({"batch": "8"}, "a whole number or 'auto', got '8'"),
+        ({"min_score": "0.5"}, "a number from 0 to 1, got '0.5'"),
+        ({"min_score": None}, "a number from 0 to 1, got None"),
+        ({"classes": []}, "one name or several, or None for all, got []"),
+        ({"classes": [1]}, "one name or several, or None for all, got [1]"),
+        ({"classes": 1}, "one name or several, or None for all, got 1"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options, expected):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{next(iter(options))}: expected {expected}')}$"):
+        unchecked(**options)
+
+
+def unchecked(**wishes):
+    """Options, which the tests' own checks of types would refuse before we do."""
+    options = object.__new__(Options)
+    for one in fields(Options):
+        object.__setattr__(options, one.name, wishes.get(one.name, one.default))
+    options.__post_init__()
+    return options
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = unchecked(min_score=np.float32(0.25), batch=np.int64(2), tile=np.uint16(64), max_det=np.int32(5))
+    assert json.dumps(asdict(options)) == json.dumps(asdict(Options(min_score=0.25, batch=2, tile=64, max_det=5)))
+
+
 def test_options_called_otherwise_are_refused_with_what_was_meant():
     for name, meant in [("conf", "min_score"), ("clases", "classes"), ("confidense", "min_score")]:
         with pytest.raises(TypeError, match=f"unknown option '{name}'; did you mean '{meant}'"):
@@ -284,6 +321,27 @@ def test_the_most_instances_can_be_chosen(most, count, limited):
     assert same(result.instances, found(GRID)[:count])
     assert (result.tile, result.limited) == (None, limited)
     assert len(predict(Bright(), GRID, Options(min_score=0, max_det=3))) == 3
+
+
+def series(path, kind, count):
+    pages = [Image.fromarray(picture((40, 50), (1 + i, 1, 9 + i, 9))) for i in range(count)]
+    with path.open("w+b") as file:
+        pages[0].save(file, kind, save_all=True, append_images=pages[1:])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_that_a_file_holds_more_pictures_is_said(kind, tmp_path, caplog):
+    path = series(tmp_path / "a.png", kind, 3)
+    assert predict(Bright(), path, ALL).frames == 3
+    assert "a.png: only the first of 3 pages or frames" in caplog.text
+    assert predict(Bright(), path.read_bytes(), ALL).frames == 3
+    caplog.clear()
+    with Image.open(path) as every:
+        several = list(predict(Bright(), ImageSequence.Iterator(every), ALL))
+    assert [(r.frames, r.instances.boxes[0, 0].item()) for r in several] == [(1, 1), (1, 2), (1, 3)]
+    assert predict(Bright(), series(tmp_path / "b.png", kind, 1), ALL).frames == 1
+    assert not caplog.text
 
 
 def test_what_fits_into_no_memory_is_lost_alone():

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
 from io import BytesIO
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
@@ -18,7 +19,7 @@ from PIL import Image
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id, Item
 from maskwise.data.formats import coco_results, measurements
-from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
+from maskwise.data.images import MAX_PIXELS, MOST_FRAMES, ImageReadError, read_image, write_image
 from maskwise.draw import overlay
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.predictions import formats, memory
@@ -58,6 +59,8 @@ class Result:
     """Side of the smallest tiles that it was cut into because the model reports no more instances of one picture."""
     limited: bool = False
     """There may be more: as many were found as the model or `max_det` allows."""
+    frames: int = 1
+    """Pages or frames of the file, of which this is the first."""
 
     @property
     def size(self) -> Size:
@@ -198,14 +201,37 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.classes is not None:
-            classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
-            object.__setattr__(self, "classes", classes)
+            object.__setattr__(self, "classes", _names(self.classes))
         for name in ("min_score", "min_quality"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
-        for name, least in (("batch", 1), ("tile", 32), ("max_det", 1), ("max_pixels", 1)):
-            if isinstance(value := getattr(self, name), int) and value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
+            object.__setattr__(self, name, value if isinstance(value, int | float) else float(value))
+        whole: tuple[tuple[str, int, tuple[str | None, ...]], ...] = (
+            ("batch", 1, ("auto",)),
+            ("tile", 32, ("auto", None)),
+            ("max_det", 1, (None,)),
+            ("max_pixels", 1, ()),
+        )
+        for name, least, words in whole:
+            if (value := getattr(self, name)) not in words:
+                object.__setattr__(self, name, _at_least(least, name, value, words))
+
+
+def _names(classes: object) -> tuple[str, ...]:
+    names = (classes,) if isinstance(classes, str) else tuple(classes) if isinstance(classes, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"classes: expected one name or several, or None for all, got {classes!r}")
+    return names
+
+
+def _at_least(least: int, name: str, value: object, words: tuple[str | None, ...]) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+        return int(value)
+    expected = " or ".join(["a whole number", *map(repr, words)])
+    raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +340,15 @@ def _warn(result: Result) -> None:
     """Nothing is lost in silence."""
     if result.limited:
         log.warning("%s: there may be more than these %d instances: see max_det and tile", result.name, len(result))
+    if result.frames > 1:
+        log.warning(
+            "%s: only the first of %s pages or frames: see docs/predict.md", result.name, counted(result.frames)
+        )
+
+
+def counted(frames: int) -> str:
+    """Of pages or frames, as far as they are counted."""
+    return f"{MOST_FRAMES:,} or more" if frames == MOST_FRAMES else f"{frames}"
 
 
 def batch_size(finder: Finder, options: Options) -> int:
@@ -380,6 +415,7 @@ def _result(asked: Asked, pixels: Picture, found: Found, categories: Categories,
         max_pixels=options.max_pixels,
         tile=found.tile,
         limited=found.limited or len(instances) < len(found.instances),
+        frames=asked.frames(),
     )
 
 

@@ -397,6 +397,7 @@ def _line(result: Result) -> Json:
         numbers["keypoints"] = found.keypoints.tolist()
     many = {"tile": result.tile} if result.tile is not None else {}
     many |= {"limited": True} if result.limited else {}
+    many |= {"frames": result.frames} if result.frames > 1 else {}
     return {
         "name": result.name,
         "path": _absolute(result.path),
@@ -429,6 +430,7 @@ def _result(line: Json, folder: Path, categories: Categories, max_pixels: int) -
         max_pixels=max_pixels,
         tile=line.get("tile"),
         limited=line.get("limited", False),
+        frames=line.get("frames", 1),
     )
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Integer, Shaped, UInt8
 from PIL import Image, ImageOps
 
 from maskwise.data.files import at_home
-from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, read_image, to_bytes
+from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, count_frames, read_image, to_bytes
 
 Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -40,19 +40,27 @@ class Asked:
     """None: it is no file."""
     part_of: Path | None = None
     """The video that it is a frame of."""
+    frames: Callable[[], int] = lambda: 1
+    """That its file holds; this is the first."""
 
     @classmethod
     def file(cls, path: Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> "Asked":
         called = name or path.name
         if Path(called).suffix.lower() not in IMAGE_SUFFIXES:  # of what formats would not take for a picture
             called += ".png"
-        return cls(name=called, read=partial(read_image, path, max_pixels=max_pixels), path=path)
+        read, frames = partial(read_image, path, max_pixels=max_pixels), partial(_frames, path, max_pixels)
+        return cls(name=called, read=read, path=path, frames=frames)
 
     @classmethod
     def of(cls, given: Given, *, name: str, max_pixels: int = MAX_PIXELS) -> "Asked":
         """`name`: for what has none of its own. Its pixels are taken now: the memory may be used for the next one."""
         if isinstance(given, str | Path):
             return cls.file(at_home(given), max_pixels=max_pixels)
+        if isinstance(given, bytes | bytearray | memoryview):
+            data = bytes(given)
+            return cls(
+                name=name, read=partial(pixels, data, max_pixels=max_pixels), frames=partial(_frames, data, max_pixels)
+            )
         return cls(name=name, read=_taken(given, max_pixels))
 
 
@@ -69,15 +77,18 @@ def _taken(given: Given, max_pixels: int) -> Callable[[], Picture]:
             return partial(pixels, given.copy())
         case torch.Tensor():
             return partial(pixels, given.detach().clone())
-        case bytearray() | memoryview():
-            return partial(pixels, bytes(given), max_pixels=max_pixels)
-        case bytes():
-            return partial(pixels, given, max_pixels=max_pixels)
     try:
         found = pixels(given, max_pixels=max_pixels)
     except ImageReadError as error:
         return partial(_raise, error)
     return lambda: found
+
+
+def _frames(source: Path | bytes, max_pixels: int) -> int:
+    try:
+        return count_frames(source, max_pixels=max_pixels)
+    except ImageReadError:  # it went since it was read
+        return 1
 
 
 def _raise(error: ImageReadError) -> Picture:
