@@ -27,7 +27,7 @@ from maskwise.predictions.finder import Finder, Limited, Placed
 from maskwise.predictions.formats import Save
 from maskwise.predictions.memory import Found
 from maskwise.predictions.pictures import Asked, Given, Picture, is_picture
-from maskwise.predictions.sources import is_several, named
+from maskwise.predictions.sources import is_several, listed, named
 from maskwise.rle import Size
 from maskwise.structures import Instances
 
@@ -204,7 +204,7 @@ class Options:
             object.__setattr__(self, "classes", _names(self.classes))
         for name in ("min_score", "min_quality"):
             value = getattr(self, name)
-            if not isinstance(value, Real) or not 0 <= value <= 1:
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
             object.__setattr__(self, name, value if isinstance(value, int | float) else float(value))
         whole: tuple[tuple[str, int, tuple[str | None, ...]], ...] = (
@@ -253,7 +253,7 @@ def predict(finder: Finder, source: Source, options: Options) -> Result | list[R
     if is_picture(source):
         return next(_all(finder, [Asked.of(source, name="picture.png", max_pixels=options.max_pixels)], options))
     if isinstance(source, list | tuple):
-        return list(_all(finder, _numbered(source, options.max_pixels), options))
+        return list(_all(finder, listed(source, max_pixels=options.max_pixels), options))
     return _stream(finder, _numbered(cast(Iterable[Given], source), options.max_pixels), options)
 
 
