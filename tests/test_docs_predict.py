@@ -7,6 +7,7 @@ import pytest
 import tiny_method
 import torch
 from bright import picture
+from PIL import Image
 
 from maskwise.categories import Categories
 from maskwise.checkpoint import About, write_model
@@ -32,16 +33,20 @@ def home(tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "field/c.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_image(tmp_path / name, picture((20, 30), (3, 4, 9, 9)))
+    pages = [Image.fromarray(picture((20, 30), (3, 4, 9, 9))) for _ in range(2)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
     return tmp_path
 
 
 def test_the_examples_run(home, capsys):
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
-    assert capsys.readouterr().out.startswith("1 tensor([1.])")
+    shown = capsys.readouterr().out
+    assert shown.startswith("1 tensor([1.])")
+    assert "000000.png 1\n000001.png 1\n" in shown
     assert len(list((home / "a").iterdir())) == 6
     assert names["rows"][0]["area_um2"] > 0
     assert names["entries"][0]["category_id"] == 1

@@ -1,3 +1,4 @@
+import inspect
 import tracemalloc
 from itertools import combinations
 from unittest.mock import patch
@@ -119,6 +120,11 @@ def test_colours_by_quality(quality: float, tone: tuple[int, int, int]) -> None:
     instances = found([block(0, 0, 5, 5)], (50, 50), [0.9], quality)
     drawn = overlay(grey(50, 50), instances, NAMES, labels=False, fill=1.0, colours="quality")
     assert np.abs(np.subtract(drawn[2, 2], tone, dtype=int)).max() <= 1
+
+
+def test_colours_of_something_else_are_refused() -> None:
+    with pytest.raises(ValueError, match="colours: expected one of instance, class, part, quality, got 'foo'"):
+        inspect.unwrap(overlay)(grey(9, 9), Targets.none((9, 9)), NAMES, colours="foo")
 
 
 def test_the_truth_has_no_quality() -> None:

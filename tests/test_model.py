@@ -88,6 +88,17 @@ def test_methods_that_report_all_have_no_most(written):
     assert grouping.up_to(5) is grouping
 
 
+def test_the_last_other_limit_is_kept_and_has_the_same_weights(written):
+    model = load(written, device="cpu")
+    more = model.up_to(15)
+    assert model.up_to(15) is more
+    assert model.up_to(16) is not more
+    assert model.up_to(15) is not more
+    own, theirs = model.module.state_dict(), more.module.state_dict()
+    assert own.keys() == theirs.keys()
+    assert all(own[name].data_ptr() == theirs[name].data_ptr() for name in own)
+
+
 def test_half_precision_is_stored_and_float32_is_computed(written, tmp_path):
     weights, about = checkpoint.read_model(written)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}

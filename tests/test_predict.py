@@ -1,17 +1,23 @@
 import csv
 import json
+import re
 import types
+from dataclasses import asdict, fields
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from bright import NAMES, Bright, Few, found, picture, same
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import maskwise
-from maskwise.data.images import ImageReadError, write_image
+from maskwise.data.formats import pictures
+from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
 from maskwise.data.open import open_data
 from maskwise.predict import Failed, Options, Result, keeper, outcomes, predict
+from maskwise.predictions import formats
 
 SPOTS = [(5, 5, 20, 15), (30, 10, 44, 30), (2, 30, 3, 31)]
 PIXELS = picture((40, 50), *SPOTS)
@@ -41,6 +47,79 @@ def test_one_picture_one_result_however_it_is_given(tmp_path):
         np.testing.assert_array_equal(result.pixels, PIXELS)
     assert result.path is None
     assert predict(Bright(), path, ALL).path == path
+
+
+def test_files_and_memory_are_one_picture(tmp_path):
+    write_image(tmp_path / "a.png", PIXELS)
+    data = (tmp_path / "a.png").read_bytes()
+    with (tmp_path / "a.png").open("rb") as file:
+        for given in (file, BytesIO(data), bytearray(data), memoryview(data)):
+            assert same(predict(Bright(), given, ALL).instances, found(PIXELS))
+        assert [len(one) for one in predict(Bright(), [file, BytesIO(data)], ALL)] == [3, 3]
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "pillow", "bytes", "file"])
+def test_what_is_given_may_be_used_again(kind):
+    """As cameras do with their memory: the next picture comes before this one is looked at."""
+    pictures = [PIXELS, np.zeros_like(PIXELS), PIXELS[::-1].copy()]
+    buffer = np.zeros_like(PIXELS)
+    shown, data = Image.new("RGB", (50, 40)), bytearray()
+
+    def given():
+        for pixels in pictures:
+            buffer[:] = pixels
+            shown.paste(Image.fromarray(pixels))
+            data[:] = saved(pixels)
+            yield {
+                "array": buffer,
+                "tensor": torch.from_numpy(buffer).permute(2, 0, 1),
+                "pillow": shown,
+                "bytes": data,
+                "file": BytesIO(data),
+            }[kind]
+
+    results = list(predict(Bright(), given(), ALL))
+    assert all(same(r.instances, found(p)) for r, p in zip(results, pictures, strict=True))
+    for result, pixels in zip(results, pictures, strict=True):
+        np.testing.assert_array_equal(result.pixels, pixels)
+
+
+def saved(pixels):
+    data = BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def test_what_is_looked_at_may_be_written_to():
+    """`torch.from_numpy` warns of what may not."""
+
+    class Asking(Bright):
+        def instances(self, pictures):
+            assert all(pixels.flags.writeable for pixels in pictures)
+            return Bright.instances(self, pictures)
+
+    frozen = PIXELS.copy()
+    frozen.flags.writeable = False
+    for given in (frozen, np.asarray(Image.fromarray(PIXELS)), Image.fromarray(PIXELS), saved(PIXELS)):
+        assert len(predict(Asking(), given, ALL)) == 3
+
+
+def test_a_damaged_picture_of_pillow_is_passed_over_like_a_file(caplog):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    with Image.open(BytesIO(saved(noise)[:-900])) as damaged:
+        assert [len(r) for r in predict(Bright(), iter([damaged, PIXELS]), ALL)] == [3]
+    assert "passed over 000000.png: cannot read" in caplog.text
+
+
+def test_a_home_is_one_in_python_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "a.png", PIXELS)
+    assert len(predict(Bright(), "~/in/a.png", ALL)) == 3
+    assert [len(r) for r in predict(Bright(), ["~/in/a.png", Path("~/in/a.png")], ALL)] == [3, 3]
+    for several in ("~/in", "~/in/*.png"):
+        assert [r.name for r in predict(Bright(), several, ALL)] == ["a.png"]
 
 
 def test_a_list_gives_a_list_in_its_order():
@@ -114,6 +193,41 @@ def test_only_what_is_good_enough_is_reported():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected"):
         Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_pixels": None}, "a whole number, got None"),
+        ({"max_pixels": 1e6}, "a whole number, got 1000000.0"),
+        ({"tile": "none"}, "a whole number or 'auto' or None, got 'none'"),
+        ({"max_det": 2.5}, "a whole number or None, got 2.5"),
+        ({"max_det": True}, "a whole number or None, got True"),
+        ({"batch": "8"}, "a whole number or 'auto', got '8'"),
+        ({"min_score": "0.5"}, "a number from 0 to 1, got '0.5'"),
+        ({"min_score": None}, "a number from 0 to 1, got None"),
+        ({"classes": []}, "one name or several, or None for all, got []"),
+        ({"classes": [1]}, "one name or several, or None for all, got [1]"),
+        ({"classes": 1}, "one name or several, or None for all, got 1"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options, expected):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{next(iter(options))}: expected {expected}')}$"):
+        unchecked(**options)
+
+
+def unchecked(**wishes):
+    """Options, which the tests' own checks of types would refuse before we do."""
+    options = object.__new__(Options)
+    for one in fields(Options):
+        object.__setattr__(options, one.name, wishes.get(one.name, one.default))
+    options.__post_init__()
+    return options
+
+
+def test_numbers_of_numpy_are_numbers():
+    options = unchecked(min_score=np.float32(0.25), batch=np.int64(2), tile=np.uint16(64), max_det=np.int32(5))
+    assert json.dumps(asdict(options)) == json.dumps(asdict(Options(min_score=0.25, batch=2, tile=64, max_det=5)))
 
 
 def test_options_called_otherwise_are_refused_with_what_was_meant():
@@ -209,6 +323,27 @@ def test_the_most_instances_can_be_chosen(most, count, limited):
     assert len(predict(Bright(), GRID, Options(min_score=0, max_det=3))) == 3
 
 
+def series(path, kind, count):
+    pages = [Image.fromarray(picture((40, 50), (1 + i, 1, 9 + i, 9))) for i in range(count)]
+    with path.open("w+b") as file:
+        pages[0].save(file, kind, save_all=True, append_images=pages[1:])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_that_a_file_holds_more_pictures_is_said(kind, tmp_path, caplog):
+    path = series(tmp_path / "a.png", kind, 3)
+    assert predict(Bright(), path, ALL).frames == 3
+    assert "a.png: only the first of 3 pages or frames" in caplog.text
+    assert predict(Bright(), path.read_bytes(), ALL).frames == 3
+    caplog.clear()
+    with Image.open(path) as every:
+        several = list(predict(Bright(), ImageSequence.Iterator(every), ALL))
+    assert [(r.frames, r.instances.boxes[0, 0].item()) for r in several] == [(1, 1), (1, 2), (1, 3)]
+    assert predict(Bright(), series(tmp_path / "b.png", kind, 1), ALL).frames == 1
+    assert not caplog.text
+
+
 def test_what_fits_into_no_memory_is_lost_alone():
     finder = Bright(most=60 * 60)
     pictures = [picture((50, 50)), picture((100, 50)), picture((50, 50), (3, 3, 9, 9))]
@@ -259,6 +394,9 @@ def test_a_result_is_measured(result):
     assert [row["category"] for row in rows] == ["spot"] * 3
     assert [row["area_px2"] for row in rows] == result.instances.masks.area().tolist()
     assert result.measurements(pixel_size=0.5)[0]["area_um2"] == rows[0]["area_px2"] / 4
+    for size in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="size of a pixel must be positive"):
+            result.measurements(pixel_size=size)
 
 
 def test_a_result_as_coco(result):
@@ -307,6 +445,26 @@ def test_pictures_that_are_called_the_same_are_told_apart_by_their_pixels(tmp_pa
     first.save(out)
     with pytest.raises(ValueError, match=r"picture\.png is of another picture"):
         second.save(out)
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme", "yolo", "png"])
+def test_a_picture_above_the_usual_limit_is_saved(format, tmp_path, monkeypatch):
+    """Also where it is written anew, because its name is none of a picture."""
+    most = MAX_PIXELS + 10**6
+    with (tmp_path / "slide.svs").open("wb") as file:
+        Image.fromarray(PIXELS).save(file, "TIFF")
+    result = predict(Bright(), tmp_path / "slide.svs", Options(max_pixels=most))
+    limits = []
+
+    def read(source, *, max_pixels=MAX_PIXELS):
+        limits.append(max_pixels)
+        return read_image(source, max_pixels=max_pixels)
+
+    for module in (formats, pictures):
+        monkeypatch.setattr(module, "read_image", read)
+    for _ in range(2):
+        result.save(tmp_path / "out", save=(format,))
+    assert set(limits) == {most}
 
 
 def test_overlays_of_many_pictures_lie_in_one_folder(tmp_path):

@@ -7,7 +7,7 @@ the number of instances.
 from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil, sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -21,6 +21,8 @@ from maskwise.structures import Instances, Targets
 Picture = UInt8[np.ndarray, "h w 3"]
 Resized = UInt8[np.ndarray, "h2 w2 3"]
 Colour = tuple[int, int, int]
+Colours: TypeAlias = Literal["instance", "class", "part", "quality"]
+"""What a colour stands for."""
 
 QUALITY = ((213, 45, 30), (245, 200, 60), (30, 120, 200))
 """Of bad masks, of middling and of good ones."""
@@ -58,7 +60,7 @@ def overlay(
     found: Targets | Instances,
     categories: Categories,
     *,
-    colours: Literal["instance", "class", "part", "quality"] = "instance",
+    colours: Colours = "instance",
     fill: float = 0.4,
     contour: bool = True,
     labels: bool = True,
@@ -75,6 +77,8 @@ def overlay(
     """
     if pixels.shape[:2] != tuple(found.masks.size):
         raise ValueError(f"masks for a picture of {found.masks.size}, this one is {pixels.shape[:2]}")
+    if colours not in (known := get_args(Colours)):
+        raise ValueError(f"colours: expected one of {', '.join(known)}, got {colours!r}")
     canvas = _enlarged(pixels, zoom)
     size = (canvas.shape[0], canvas.shape[1])
     layer = _layer(found, colours)

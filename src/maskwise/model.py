@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -35,7 +35,7 @@ from maskwise.methods import METHODS, Entry, Method
 from maskwise.models import folder
 from maskwise.models.published import find
 from maskwise.predict import Options, Result, Source, predict, refuse_option
-from maskwise.predictions.pictures import Given, Picture
+from maskwise.predictions.pictures import Bytes, File, Given, Picture
 from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Change, Files, Run
 from maskwise.recipes.sources import opened_split
@@ -82,6 +82,8 @@ class Model:
     view: tuple[Change, ...]
     """How a picture is prepared."""
     device: torch.device
+    _wider: dict[int, "Model"] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The last one that `up_to` made, by its limit: it takes seconds."""
 
     @property
     def categories(self) -> Categories:
@@ -103,7 +105,9 @@ class Model:
     def predict(self, source: list[Given] | tuple[Given, ...], **options: Unpack[Wishes]) -> list[Result]: ...
 
     @overload
-    def predict(self, source: bytes | np.ndarray | Tensor | Image.Image, **options: Unpack[Wishes]) -> Result: ...
+    def predict(
+        self, source: Bytes | File | np.ndarray | Tensor | Image.Image, **options: Unpack[Wishes]
+    ) -> Result: ...
 
     @overload
     def predict(self, source: str | Path, **options: Unpack[Wishes]) -> Result | Iterator[Result]: ...
@@ -114,9 +118,10 @@ class Model:
     def predict(self, source: Source, **options: Unpack[Wishes]) -> Result | list[Result] | Iterator[Result]:
         """What is in one picture or in many.
 
-        One picture (a file, its bytes, an array, a tensor, a picture of Pillow) gives a `Result`, a list or tuple of
-        them a list of results. A folder, a pattern (`"day 1/*.png"`), a video and any other iterable give an iterator,
-        which looks at pictures as results are asked for. So what a string or path gives depends on what it names.
+        One picture (a file, also an opened one, its bytes, an array, a tensor, a picture of Pillow) gives a `Result`, a
+        list or tuple of them a list of results. A folder, a pattern (`"day 1/*.png"`), a video and any other iterable
+        give an iterator, which looks at pictures as results are asked for. So what a string or path gives depends on
+        what it names.
 
         The options are those of `predict.Options`: min_score, min_quality, classes, batch, tile, max_det, max_pixels.
         """
@@ -201,15 +206,24 @@ class Model:
 
     def up_to(self, most: int) -> "Model":
         """The same with another limit; what goes before it, in suppression, grows with it."""
-        config = dict(self.about.config)
-        if "max_instances" not in config:
+        if "max_instances" not in self.about.config:
             return self
+        wider = self._wider.get(most)
+        if wider is None:  # two threads may both make one
+            wider = self._with_limit(most)
+            self._wider.clear()
+            self._wider[most] = wider
+        return wider
+
+    def _with_limit(self, most: int) -> "Model":
+        """On the same weights."""
+        config = dict(self.about.config)
         more = max(1.0, most / config["max_instances"])
         config |= {name: ceil(config[name] * more) for name in _BEFORE_LIMIT if name in config}
         about = replace(self.about, config=config | {"max_instances": most})
         entry = METHODS[about.method]
         module = entry.build(_config(entry, about))
-        module.load_state_dict(self.module.state_dict())
+        module.load_state_dict(self.module.state_dict(), assign=True)
         return replace(self, module=module.eval().to(self.device), about=about)
 
     def to(self, device: torch.device) -> "Model":

@@ -9,25 +9,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
 from io import BytesIO
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, cast
 
-import numpy as np
 import torch
 from PIL import Image
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id, Item
 from maskwise.data.formats import coco_results, measurements
-from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_image
+from maskwise.data.images import MAX_PIXELS, MOST_FRAMES, ImageReadError, read_image, write_image
 from maskwise.draw import overlay
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.predictions import formats, memory
 from maskwise.predictions.finder import Finder, Limited, Placed
 from maskwise.predictions.formats import Save
 from maskwise.predictions.memory import Found
-from maskwise.predictions.pictures import Asked, Given, Picture
-from maskwise.predictions.sources import is_several, named
+from maskwise.predictions.pictures import Asked, Given, Picture, is_picture
+from maskwise.predictions.sources import is_several, listed, named
 from maskwise.rle import Size
 from maskwise.structures import Instances
 
@@ -59,6 +59,8 @@ class Result:
     """Side of the smallest tiles that it was cut into because the model reports no more instances of one picture."""
     limited: bool = False
     """There may be more: as many were found as the model or `max_det` allows."""
+    frames: int = 1
+    """Pages or frames of the file, of which this is the first."""
 
     @property
     def size(self) -> Size:
@@ -84,7 +86,8 @@ class Result:
 
     def item(self, *, image: Path | None = None, link: bool = False, id: Id | None = None) -> Item:
         """As writers of formats take it; `image` is laid beside the annotations."""
-        return Item(name=self.name, size=self.size, labelled=self.instances, image=image, link=link, id=id)
+        found, limit = self.instances, self.max_pixels
+        return Item(name=self.name, size=self.size, labelled=found, image=image, link=link, max_pixels=limit, id=id)
 
     def plot(
         self,
@@ -127,7 +130,7 @@ class Result:
         return path
 
     def _save_in(self, folder: Path, save: Sequence[Save]) -> None:
-        formats.refuse_another(folder, self.name, lambda: self.pixels, save)
+        formats.refuse_another(folder, self.name, lambda: self.pixels, save, max_pixels=self.max_pixels)
         image = self.path
         if image is None and formats.NEED_PICTURES.intersection(save):
             image = formats.write_picture(folder, self.pixels, self.name)
@@ -207,14 +210,37 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.classes is not None:
-            classes = (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
-            object.__setattr__(self, "classes", classes)
+            object.__setattr__(self, "classes", _names(self.classes))
         for name in ("min_score", "min_quality"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {getattr(self, name)}")
-        for name, least in (("batch", 1), ("tile", 32), ("max_det", 1), ("max_pixels", 1)):
-            if isinstance(value := getattr(self, name), int) and value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
+            object.__setattr__(self, name, value if isinstance(value, int | float) else float(value))
+        whole: tuple[tuple[str, int, tuple[str | None, ...]], ...] = (
+            ("batch", 1, ("auto",)),
+            ("tile", 32, ("auto", None)),
+            ("max_det", 1, (None,)),
+            ("max_pixels", 1, ()),
+        )
+        for name, least, words in whole:
+            if (value := getattr(self, name)) not in words:
+                object.__setattr__(self, name, _at_least(least, name, value, words))
+
+
+def _names(classes: object) -> tuple[str, ...]:
+    names = (classes,) if isinstance(classes, str) else tuple(classes) if isinstance(classes, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"classes: expected one name or several, or None for all, got {classes!r}")
+    return names
+
+
+def _at_least(least: int, name: str, value: object, words: tuple[str | None, ...]) -> int:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        if value < least:
+            raise ValueError(f"{name}: expected at least {least}, got {value}")
+        return int(value)
+    expected = " or ".join(["a whole number", *map(repr, words)])
+    raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,11 +259,11 @@ def predict(finder: Finder, source: Source, options: Options) -> Result | list[R
     """
     if isinstance(source, str | Path) and is_several(source):
         return _stream(finder, named([source], max_pixels=options.max_pixels), options)
-    if isinstance(source, str | Path | bytes | np.ndarray | torch.Tensor | Image.Image):
+    if is_picture(source):
         return next(_all(finder, [Asked.of(source, name="picture.png", max_pixels=options.max_pixels)], options))
     if isinstance(source, list | tuple):
-        return list(_all(finder, _numbered(source, options.max_pixels), options))
-    return _stream(finder, _numbered(source, options.max_pixels), options)
+        return list(_all(finder, listed(source, max_pixels=options.max_pixels), options))
+    return _stream(finder, _numbered(cast(Iterable[Given], source), options.max_pixels), options)
 
 
 def outcomes(finder: Finder, asked: Iterable[Asked], options: Options) -> Iterator[Result | Failed]:
@@ -323,6 +349,15 @@ def _warn(result: Result) -> None:
     """Nothing is lost in silence."""
     if result.limited:
         log.warning("%s: there may be more than these %d instances: see max_det and tile", result.name, len(result))
+    if result.frames > 1:
+        log.warning(
+            "%s: only the first of %s pages or frames: see docs/predict.md", result.name, counted(result.frames)
+        )
+
+
+def counted(frames: int) -> str:
+    """Of pages or frames, as far as they are counted."""
+    return f"{MOST_FRAMES:,} or more" if frames == MOST_FRAMES else f"{frames}"
 
 
 def batch_size(finder: Finder, options: Options) -> int:
@@ -389,6 +424,7 @@ def _result(asked: Asked, pixels: Picture, found: Found, categories: Categories,
         max_pixels=options.max_pixels,
         tile=found.tile,
         limited=found.limited or len(instances) < len(found.instances),
+        frames=asked.frames(),
     )
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from maskwise.data.locks import locked
 from maskwise.models import download
-from maskwise.models.download import DownloadError, Patience, Remote, fetch, home, locked
+from maskwise.models.download import DownloadError, Patience, Remote, fetch, home
 
 CONTENT = bytes(range(256)) * 4000
 OTHER = CONTENT[::-1]

@@ -309,6 +309,40 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(pictures):
     assert tree(killed.out) == tree(whole.out)
 
 
+@pytest.mark.parametrize("change", [{"resume": True}, {"exist_ok": True}, {}])
+def test_a_folder_that_is_being_written_to_is_refused(change, pictures):
+    whole, wanted, refused = job(pictures), job(pictures, "both"), []
+
+    def meanwhile():
+        if not refused:
+            with pytest.raises(ValueError, match="both: another process is predicting into it; wait") as complaint:
+                run(Bright(), named([pictures]), replace(wanted, **change))
+            refused.append(complaint)
+
+    run(Bright(), named([pictures]), whole)
+    run(Bright(before=meanwhile), named([pictures]), wanted)
+    assert refused
+    assert tree(wanted.out) == tree(whole.out)
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert tree(wanted.out) == tree(whole.out)
+
+
+def test_the_lock_of_a_run_that_was_killed_locks_nothing(pictures):
+    wanted = job(pictures)
+    wanted.out.mkdir()
+    (wanted.out / ".lock").touch()
+    assert run(Bright(), named([pictures]), wanted).results == 8
+    assert not (wanted.out / ".lock").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(pictures):
+    wanted = job(pictures)
+    wanted.out.write_text("mine")
+    with pytest.raises(ValueError, match="out is a file: choose another --out"):
+        run(Bright(), named([pictures]), replace(wanted, exist_ok=True))
+    assert wanted.out.read_text() == "mine"
+
+
 def test_a_folder_that_holds_something_is_left_alone(pictures):
     wanted = job(pictures, save=("csv",))
     wanted.out.mkdir()

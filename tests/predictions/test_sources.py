@@ -8,6 +8,7 @@ from bright import Bright, picture
 
 from maskwise.data.images import ImageReadError, write_image
 from maskwise.predict import Options, predict
+from maskwise.predictions.folder import Job, run
 from maskwise.predictions.sources import files, is_several, named
 
 
@@ -63,6 +64,26 @@ def test_a_video_beside_a_folder_of_its_name_has_frames_of_another(home, video):
 def test_two_that_differ_in_their_ending_do_not_share_a_name(home):
     write_image(home / "b.png", picture((9, 9)))
     assert list(files(["a.png", "b.jpg", "b.png"])) == ["a.png", "b.jpg", "b_png.png"]
+
+
+def test_pictures_of_a_list_do_not_share_a_name(home):
+    given = ["a.png", Path("other/a.png"), picture((9, 9)), home / "deep/c.png", "a.png"]
+    results = predict(Bright(), given, Options())
+    assert [r.name for r in results] == ["a.png", "other/a.png", "000002.png", "deep/c.png", "a.png"]
+    assert [r.name for r in predict(Bright(), ["deep/c.png"], Options())] == ["c.png"]
+    for result in results:
+        result.save("out", save="overlay")
+    assert len(list(Path("out/overlay").rglob("*.png"))) == 4
+
+
+def test_two_that_formats_would_call_the_same_do_not_share_a_name(home):
+    """These leave out the folders that others put around pictures."""
+    for inner in ("images/b.png", "images/train/b.png", "pictures/b.png"):
+        put(home / "in" / inner)
+    names = list(files(["in"]))
+    assert names == ["images/b.png", "images/train/b_png.png", "pictures/b_png_png.png"]
+    job = Job(out=home / "out", model={}, sources=["in"], options=Options(), save=("labelme", "yolo", "png", "coco"))
+    assert run(Bright(), named(["in"]), job).results == 3
 
 
 def test_a_folder_without_pictures_is_said(home):

@@ -234,13 +234,14 @@ def watched(finder: "Finder", named: Wanted, job: "Job") -> "Done":
 
 
 def _line(outcome: "Result | Failed") -> Text:
-    from maskwise.predict import Failed
+    from maskwise.predict import Failed, counted
 
     if isinstance(outcome, Failed):
         return Text.assemble((plain(outcome.asked.name), "bold"), ": ", (plain(str(outcome.error)), "red"))
     found, names = outcome.instances, outcome.categories.names
+    first = (f"; only the first of {counted(outcome.frames)} pages or frames" if outcome.frames > 1 else "", "yellow")
     if not len(found):
-        return Text.assemble((plain(outcome.name), "bold"), ": nothing found")
+        return Text.assemble((plain(outcome.name), "bold"), ": nothing found", first)
     counts = Counter(found.labels.tolist())
     shown = ", ".join(f"{count} {names[label]}" for label, count in counts.most_common(5))
     more = f" and {len(counts) - 5} more classes" if len(counts) > 5 else ""
@@ -253,6 +254,7 @@ def _line(outcome: "Result | Failed") -> Text:
         (review, "yellow"),
         "" if outcome.tile is None else f"; more than are reported at once: cut into tiles of {outcome.tile}",
         ("; there may be more" if outcome.limited else "", "red"),
+        first,
     )
 
 
@@ -302,6 +304,7 @@ def _json(done: "Done", job: "Job", tallies: dict[str, _Tally]) -> dict[str, obj
         "failures": [{"name": line["name"], **line["error"]} for line in lines(job.out) if "error" in line],
         "tiled": {line["name"]: line["tile"] for line in lines(job.out) if "tile" in line},
         "limited": [line["name"] for line in lines(job.out) if "limited" in line],
+        "frames": {line["name"]: line["frames"] for line in lines(job.out) if "frames" in line},
         **every.to_json(),
         "classes": {name: tally.to_json() for name, tally in tallies.items()},
         "losses": {name: dict(written.losses) for name, written in done.written.items() if written.losses},
@@ -321,6 +324,10 @@ def _show(found: dict[str, Any], job: "Job", console: Terminal) -> None:
         advice = "raise --max-det" if job.options.max_det else "try a smaller --tile, or --max-det with a high number"
         text = f"as many objects as are reported of a picture, there may be more, in {len(limited)}: {shown}; {advice}"
         console.print(Text(text, "red"), soft_wrap=True)
+    if frames := found["frames"]:
+        shown = ", ".join(map(plain, list(frames)[:5])) + (" ..." if len(frames) > 5 else "")
+        text = f"only the first page or frame was looked at, in {len(frames)}: {shown}; for all see docs/predict.md"
+        console.print(Text(text, "yellow"), soft_wrap=True)
     if found["failures"]:
         console.print(Text(f"{len(found['failures'])} could not be read: {out}/failures.jsonl", "red"))
     for name, losses in found["losses"].items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from maskwise.categories import OBJECT, Categories
 from maskwise.data.files import exists
-from maskwise.data.images import ImageReadError, image_size
+from maskwise.data.images import MAX_PIXELS, ImageReadError, image_size
 from maskwise.rle import Size
 from maskwise.structures import Instances, Targets
 
@@ -202,6 +202,8 @@ class Item:
     """Copied beside the annotations; None: only annotations are written."""
     link: bool = False
     """Lay a symbolic link instead of a copy."""
+    max_pixels: int = MAX_PIXELS
+    """Of the image, where it is read to be written anew."""
     id: Id | None = None
     ids: tuple[Id, ...] | None = None
     """Of the instances; None: numbered by the writer."""

@@ -24,6 +24,15 @@ def exists(path: Path) -> bool:
         return False
 
 
+def at_home(source: Path | str) -> Path:
+    """'~' begins the name of a home, unless there is a file of that name, or no such home."""
+    path = Path(source)
+    try:
+        return path if exists(path) else path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def is_open(folder: Path) -> bool:
     """Whether we may look into it. Of others, as `lost+found` is one, a warning tells."""
     try:

@@ -46,7 +46,12 @@ IMAGE_SUFFIXES = frozenset(
 ) | {*(".bmp", ".dib", ".gif", ".jp2", ".j2k", ".jpc", ".pbm", ".pgm", ".pnm", ".ppm", ".qoi", ".sgi", ".tga")}
 """Names that `list_images` takes for pictures, in lower case."""
 
+MOST_FRAMES = 1000
+"""More are not counted: that of a long stack would take longer than to read its first page."""
+
 _ORIENTATION_TAG = 0x0112
+_SMALLER_TAG = 0x00FE  # bit 0: a page shows another one smaller
+_SERIES = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "DCX", "FLI")  # of pictures; in others they are layers or previews
 _INVERSE = {6: 8, 8: 6}  # of the EXIF orientations; the others are their own
 _ID_FORMATS = ("PNG", "TIFF", "BMP", "GIF")  # they keep numbers; a JPEG changes them
 _LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")
@@ -114,6 +119,14 @@ def read_header(
         width, height = _stored_size(picture)
         turned = _exif_orientation(picture) if orientation == "upright" else 1
         return Header((width, height) if turned >= 5 else (height, width), turned)
+
+
+def count_frames(source: Source, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Pages of a TIFF, or frames of an animation, up to `MOST_FRAMES`; `read_image` takes the first one."""
+    with _opened(source, max_pixels, None) as picture:
+        if picture.format not in _SERIES:
+            return 1
+        return _pages(picture) if picture.format == "TIFF" else min(getattr(picture, "n_frames", 1), MOST_FRAMES)
 
 
 def read_label_map(
@@ -247,6 +260,18 @@ def _rest(file: BinaryIO | BufferedIOBase) -> bytes:
     if not isinstance(data, bytes):
         raise Refused(f"a file opened in binary mode is needed, this one gives {type(data).__name__}")
     return data
+
+
+def _pages(picture: "ImageFile.ImageFile") -> int:
+    """The same picture in smaller, as large scans have it, is none; the first that cannot be read is the last."""
+    count = 1
+    for i in range(1, MOST_FRAMES):
+        try:
+            picture.seek(i)
+            count += not getattr(picture, "tag_v2", {}).get(_SMALLER_TAG, 0) & 1
+        except Exception:  # decoders raise some fifteen kinds; the usual one says that there are no more
+            break
+    return count
 
 
 # Orientation: read before decoding, from the header, so that image_size and read_image always agree.

@@ -4,7 +4,6 @@ A cut connection is taken up where it broke, if the server can and the file is s
 anew. No redirect leads to anything but http and https. Two processes that want one file fetch it once.
 """
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -22,12 +21,13 @@ from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from maskwise.data.locks import locked
 from maskwise.version import __version__
 
 MOST = 4 << 30
@@ -300,36 +300,6 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time; the system opens the lock when its holder ends, however that ends."""
-    with path.open("ab") as file:
-        try:
-            if not _try_lock(file):
-                log.info("waiting for another process: %s", path)
-                while not _try_lock(file):
-                    time.sleep(0.1)
-        except OSError as error:
-            log.warning("%s: no lock is to be had there (%s); going on without", path, error)
-        yield
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """False: another process has it. An OSError of another kind: this file system has no locks."""
-    with contextlib.suppress(BlockingIOError, PermissionError):
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 # For people

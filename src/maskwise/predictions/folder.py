@@ -5,7 +5,8 @@ predictions.jsonl  a line a picture, in order: what was found, masks as run leng
 failures.jsonl     those lines again that say why
 overlay/ pictures/ coco/ labelme/ yolo/ png/ csv/   what --save asks for; data sets are made from the lines at the end
 
-How pictures are batched depends on their place alone. So a run goes on with the batch that was not finished.
+How pictures are batched depends on their place alone. So a run goes on with the batch that was not finished. As long as
+it goes on nobody else writes there: it holds a lock.
 Data sets may be corrected by hand: one that is written is not written over, unless it is as we left it.
 """
 
@@ -26,21 +27,23 @@ import torch
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
-from maskwise.data.files import absolute, replacing
+from maskwise.data.files import absolute, at_home, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.images import ImageReadError
+from maskwise.data.locks import held
 from maskwise.masks import Masks
 from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
 from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
 from maskwise.predictions.formats import ABOUT, Save
 from maskwise.predictions.pictures import Asked
-from maskwise.predictions.sources import at_home
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
 from maskwise.structures import Instances
 
 LINES, FAILURES = "predictions.jsonl", "failures.jsonl"
+LOCK = ".lock"
+"""There as long as a run is."""
 
 Json: TypeAlias = Any
 
@@ -94,6 +97,16 @@ def run(
     """Predict on all pictures that have no line yet, then write the data sets."""
     keeper(finder.categories, job.options)  # refuses unknown classes, before there is a folder that says otherwise
     formats.refuse_names(finder.categories, job.save)
+    if job.out.exists() and not job.out.is_dir():
+        raise ValueError(f"{job.out} is a file: choose another --out")
+    job.out.mkdir(parents=True, exist_ok=True)
+    with held(job.out / LOCK) as ours:
+        if not ours:
+            raise ValueError(f"{job.out}: another process is predicting into it; wait for it, or choose another --out")
+        return _run(finder, asked, job, told)
+
+
+def _run(finder: Finder, asked: Iterable[Asked], job: Job, told: Callable[[Result | Failed], None]) -> Done:
     batch = batch_size(finder, job.options)
     kept, left = _left(job, asked, _begin(job, _about(finder, job, batch)), batch)
     if job.resume:
@@ -273,11 +286,10 @@ def _begin(job: Job, about: Json) -> list[Head]:
         if changed := differences(there, about):
             raise ValueError(f"{job.out} holds other predictions:\n  " + "\n  ".join(changed))
         return _heads(job.out)
-    if job.out.exists() and (not job.out.is_dir() or any(job.out.iterdir())):
+    if any(path.name != LOCK for path in job.out.iterdir()):
         if not job.exist_ok:
             raise ValueError(f"{job.out} is not empty: go on with --resume, allow --exist-ok, or choose another --out")
         _clear(job)
-    job.out.mkdir(parents=True, exist_ok=True)
     _save_about(job.out, about)  # first: what has it can be gone on with
     return []
 
@@ -385,6 +397,7 @@ def _line(result: Result) -> Json:
         numbers["keypoints"] = found.keypoints.tolist()
     many = {"tile": result.tile} if result.tile is not None else {}
     many |= {"limited": True} if result.limited else {}
+    many |= {"frames": result.frames} if result.frames > 1 else {}
     return {
         "name": result.name,
         "path": _absolute(result.path),
@@ -417,6 +430,7 @@ def _result(line: Json, folder: Path, categories: Categories, max_pixels: int) -
         max_pixels=max_pixels,
         tile=line.get("tile"),
         limited=line.get("limited", False),
+        frames=line.get("frames", 1),
     )
 
 

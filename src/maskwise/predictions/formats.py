@@ -68,17 +68,19 @@ def refuse_names(categories: Categories, save: Iterable[Save]) -> None:
                 raise ValueError(f"--save {name}: {error}") from None
 
 
-def refuse_another(folder: Path, name: str, pixels: Callable[[], Picture], save: Iterable[Save]) -> None:
+def refuse_another(
+    folder: Path, name: str, pixels: Callable[[], Picture], save: Iterable[Save], *, max_pixels: int
+) -> None:
     """A data set of another picture than this one, which would be lost: it is written whole."""
     for format in (format for format in save if format in DATA and (folder / format).is_dir()):
-        if (other := _another(folder / format, format, name, pixels)) is not None:
+        if (other := _another(folder / format, format, name, pixels, max_pixels)) is not None:
             raise ValueError(
                 f"{other} is of another picture, and a data set is written whole: save to one folder a picture, or "
                 f"all pictures at once with maskwise predict SOURCE... --save {format}"
             )
 
 
-def _another(root: Path, format: Save, name: str, pixels: Callable[[], Picture]) -> Path | None:
+def _another(root: Path, format: Save, name: str, pixels: Callable[[], Picture], max_pixels: int) -> Path | None:
     """What is of another picture. Formats keep the end of a picture's name."""
     if format == "csv":
         return _another_table(root / "measurements.csv", name)
@@ -86,7 +88,7 @@ def _another(root: Path, format: Save, name: str, pixels: Callable[[], Picture])
     end = inner_name(name, "").with_suffix("").parts
     for path in list_images(home) if home.is_dir() else ():
         inner = inner_name(path.relative_to(home).as_posix(), "").with_suffix("").parts
-        if inner[-len(end) :] != end or not np.array_equal(read_image(path), pixels()):
+        if inner[-len(end) :] != end or not np.array_equal(read_image(path, max_pixels=max_pixels), pixels()):
             return path
     return None
 

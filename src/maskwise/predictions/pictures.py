@@ -1,26 +1,30 @@
 """Whatever a picture may be given as, turned into bytes of RGB by the rules of the one decoder (`data.images`).
 
-A file or its bytes; an array `h w`, `h w 1`, `h w 3` or `h w 4`; a tensor `h w`, `1 h w`, `3 h w` or `4 h w`; a picture
-of Pillow. Bytes are taken as they are, numbers of more bits scaled as those of files, floating point is 0 to 1, and
-what is transparent lies on white.
+A file, opened or not, or its bytes; an array `h w`, `h w 1`, `h w 3` or `h w 4`; a tensor `h w`, `1 h w`, `3 h w` or
+`4 h w`; a picture of Pillow. Bytes are taken as they are, numbers of more bits scaled as those of files, floating point
+is 0 to 1, and what is transparent lies on white.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer, Shaped, UInt8
 from PIL import Image, ImageOps
 
-from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, read_image, to_bytes
+from maskwise.data.files import at_home
+from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, count_frames, read_image, to_bytes
 
 Picture: TypeAlias = UInt8[np.ndarray, "_ _ 3"]
-Given: TypeAlias = str | Path | bytes | np.ndarray | torch.Tensor | Image.Image
+Bytes: TypeAlias = bytes | bytearray | memoryview
+File: TypeAlias = BinaryIO | BufferedIOBase
+"""Opened in binary mode."""
+Given: TypeAlias = str | Path | Bytes | File | np.ndarray | torch.Tensor | Image.Image
 
 SIDES = "expected h w, h w 1, h w 3 or h w 4 (for tensors 1 h w, 3 h w or 4 h w)"
 
@@ -36,28 +40,67 @@ class Asked:
     """None: it is no file."""
     part_of: Path | None = None
     """The video that it is a frame of."""
+    frames: Callable[[], int] = lambda: 1
+    """That its file holds; this is the first."""
 
     @classmethod
     def file(cls, path: Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> "Asked":
         called = name or path.name
         if Path(called).suffix.lower() not in IMAGE_SUFFIXES:  # of what formats would not take for a picture
             called += ".png"
-        return cls(name=called, read=partial(read_image, path, max_pixels=max_pixels), path=path)
+        read, frames = partial(read_image, path, max_pixels=max_pixels), partial(_frames, path, max_pixels)
+        return cls(name=called, read=read, path=path, frames=frames)
 
     @classmethod
     def of(cls, given: Given, *, name: str, max_pixels: int = MAX_PIXELS) -> "Asked":
-        """`name`: for what has none of its own."""
+        """`name`: for what has none of its own. Its pixels are taken now: the memory may be used for the next one."""
         if isinstance(given, str | Path):
-            return cls.file(Path(given), max_pixels=max_pixels)
-        return cls(name=name, read=partial(pixels, given, max_pixels=max_pixels))
+            return cls.file(at_home(given), max_pixels=max_pixels)
+        if isinstance(given, bytes | bytearray | memoryview):
+            data = bytes(given)
+            return cls(
+                name=name, read=partial(pixels, data, max_pixels=max_pixels), frames=partial(_frames, data, max_pixels)
+            )
+        return cls(name=name, read=_taken(given, max_pixels))
+
+
+def is_picture(source: object) -> TypeGuard[Given]:
+    """And not several of them."""
+    kinds = (str, Path, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, Image.Image)
+    return isinstance(source, kinds) or hasattr(source, "read")
+
+
+def _taken(given: Given, max_pixels: int) -> Callable[[], Picture]:
+    """What is cheap to copy is turned into a picture when its turn comes."""
+    match given:
+        case np.ndarray():
+            return partial(pixels, given.copy())
+        case torch.Tensor():
+            return partial(pixels, given.detach().clone())
+    try:
+        found = pixels(given, max_pixels=max_pixels)
+    except ImageReadError as error:
+        return partial(_raise, error)
+    return lambda: found
+
+
+def _frames(source: Path | bytes, max_pixels: int) -> int:
+    try:
+        return count_frames(source, max_pixels=max_pixels)
+    except ImageReadError:  # it went since it was read
+        return 1
+
+
+def _raise(error: ImageReadError) -> Picture:
+    raise error
 
 
 def pixels(given: Given, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """RGB, upright."""
+    """RGB, upright. An array that is one already is given back itself."""
     match given:
         case str() | Path():
             return read_image(given, max_pixels=max_pixels)
-        case bytes():
+        case bytes() | bytearray() | memoryview():
             return read_image(BytesIO(given), max_pixels=max_pixels)
         case np.ndarray():
             return _of_array(given)
@@ -65,7 +108,10 @@ def pixels(given: Given, *, max_pixels: int = MAX_PIXELS) -> Picture:
             return _of_tensor(given)
         case Image.Image():
             return _of_pillow(given)
-    raise TypeError(f"expected a path, bytes, an array, a tensor or a picture of Pillow, got {type(given).__name__}")
+        case _ if hasattr(given, "read"):
+            return read_image(given, max_pixels=max_pixels)
+    kinds = "a path, bytes, a file, an array, a tensor or a picture of Pillow"
+    raise TypeError(f"expected {kinds}, got {type(given).__name__}")
 
 
 def _of_array(array: Shaped[np.ndarray, "..."]) -> Picture:

@@ -5,18 +5,19 @@ import importlib
 import logging
 import os
 from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path, PurePath, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from maskwise.data.files import absolute, exists
+from maskwise.data.files import absolute, at_home
+from maskwise.data.formats.pictures import inner_name
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
 from maskwise.predictions.formats import ABOUT, OURS
-from maskwise.predictions.pictures import Asked, Picture
+from maskwise.predictions.pictures import Asked, Given, Picture
 
 if TYPE_CHECKING:
     import av
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def is_several(source: str | Path) -> bool:
     """Whether it names more than one picture, however many those turn out to be."""
-    path = Path(source)
+    path = at_home(source)
     if path.is_dir() or is_video(path):
         return True
     return glob.has_magic(str(source)) and not path.exists()
@@ -54,13 +55,18 @@ def files(sources: Iterable[str | Path], *, out: Path | None = None) -> dict[str
     return {_free(name, taken, folders): path for name, path in zip(names, paths, strict=True)}
 
 
-def at_home(source: str) -> Path:
-    """'~' begins the name of a home, unless there is a file of that name, or no such home."""
-    path = Path(source)
-    try:
-        return path if exists(path) else path.expanduser()
-    except RuntimeError:
-        return path
+def listed(given: Sequence[Given], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
+    """Files are called as `files` calls them, others by their place. One that is there twice has one name."""
+    paths = [absolute(at_home(one)) if isinstance(one, str | Path) else None for one in given]
+    home, taken, names = _common([path.parent for path in paths if path is not None]), {}, {}
+    numbers = {i: _free(f"{i:06d}.png", taken, {}) for i, path in enumerate(paths) if path is None}
+    for i, path in enumerate(paths):
+        if path is None:
+            yield Asked.of(given[i], name=numbers[i], max_pixels=max_pixels)
+            continue
+        if path not in names:
+            names[path] = _free(_relative(path, home), taken, {})
+        yield Asked.file(at_home(cast(str, given[i])), name=names[path], max_pixels=max_pixels)
 
 
 def opened(found: Mapping[str, Path], *, max_pixels: int = MAX_PIXELS) -> Iterator[Asked]:
@@ -150,17 +156,19 @@ def _free(name: str, taken: dict[str, str], folders: dict[str, str]) -> str:
     video lie in a folder, which must be none of the others."""
     path = PurePosixPath(name)
     there = ChainMap(taken, folders) if is_video(path) else taken
-    first = there.get(_key(path))
-    while _key(path) in there:
+    first = next((there[key] for key in _keys(path) if key in there), None)
+    while any(key in there for key in _keys(path)):
         path = path.with_name(f"{path.stem}_{path.suffix[1:] or 'picture'}{path.suffix}")
     if first is not None:
         log.info("%s is written as %s: there is %s, too", name, path, first)
-    taken[_key(path)] = name
+    taken |= dict.fromkeys(_keys(path), name)
     return path.as_posix()
 
 
-def _key(path: PurePosixPath) -> str:
-    return path.with_suffix("").as_posix().lower()
+def _keys(path: PurePosixPath) -> list[str]:
+    """By which formats call what is found: the folders that they put around pictures may be left out."""
+    stem = path.with_suffix("").as_posix().lower()
+    return [stem, *(f"{split}\0{inner_name(stem, split)}" for split in ("", "train"))]
 
 
 # Videos

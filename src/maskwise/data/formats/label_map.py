@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from maskwise.categories import Categories
@@ -120,7 +121,7 @@ def write(
         files.append(home / "masks" / f"{key}{suffix}")
         files[-1].parent.mkdir(parents=True, exist_ok=True)
         write_label_map(files[-1], shown)
-        visible = set(shown.ravel().tolist())
+        visible = set(np.unique(shown).tolist())
         lines += [line for line in lines_of(item, name.as_posix(), categories, own) if line[1] in visible]
     files.append(write_rows(home / LABELS_FILE, lines))
     return Written(tuple(files), losses)

@@ -54,7 +54,7 @@ def header(*, pixel_size: float | None = None, unit: str = "um") -> tuple[str, .
 
 def measure(item: Item, categories: Categories, *, pixel_size: float | None = None) -> Iterator[Sequence[object]]:
     """A line an instance; scores are empty for ground truth, what a mask without pixels has not is empty too."""
-    labelled, side = item.labelled, pixel_size or 1.0
+    labelled, side = item.labelled, _side(pixel_size)
     ids = item.ids or range(1, len(labelled) + 1)
     for i, (id_, window) in enumerate(zip(ids, labelled.masks.tight().crops(), strict=True)):
         name = categories.name(int(labelled.labels[i]))
@@ -71,11 +71,18 @@ def write(
     unit: str = "um",
 ) -> Path:
     """The table of a whole data set. `pixel_size` is the side of a pixel in `unit`."""
-    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"the size of a pixel must be positive, got {pixel_size}")
+    _side(pixel_size)  # also where there is nothing to measure
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = (row for item in items for row in measure(item, categories, pixel_size=pixel_size))
     return write_table(path, header(pixel_size=pixel_size, unit=unit), rows)
+
+
+def _side(pixel_size: float | None) -> float:
+    if pixel_size is None:
+        return 1.0
+    if not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise ValueError(f"the size of a pixel must be positive, got {pixel_size}")
+    return pixel_size
 
 
 def _sizes(window: Window, side: float) -> tuple[object, ...]:

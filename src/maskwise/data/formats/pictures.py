@@ -34,7 +34,7 @@ def put_picture(item: Item, target: Path) -> list[Path]:
         return []
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() != item.image.suffix.lower():
-        write_image(target, read_image(item.image))
+        write_image(target, read_image(item.image, max_pixels=item.max_pixels))
     elif item.link:
         with beside(target) as temporary:
             temporary.symlink_to(item.image.resolve())
