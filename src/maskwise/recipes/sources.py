@@ -20,6 +20,9 @@ from maskwise.recipes.run import Change, Data, Files, Run
 FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = 1_000_000, 2_000_000
 """Seeds far from the training scenes. Test scenes are ones that model selection has not seen either."""
 
+HOLD_OUT = "--set data.source.train=null data.source.val=null data.source.held_out=0.2"
+"""What works where the data has no splits."""
+
 
 class Sources(NamedTuple):
     train: Source
@@ -92,6 +95,9 @@ def _split(source: Files, wanted: str | None, field: Literal["train", "val"]) ->
     except ValueError as error:
         if "split" not in str(error):
             raise
+        format = source.format or detected(Path(source.path))
+        if not any(FORMATS[format].splits(Path(source.path))):
+            raise ValueError(f"{source.path} has no splits; hold some pictures out instead: {HOLD_OUT}") from None
         or_none = ", or data.source.val=null to train without judging" if field == "val" else ""
         raise ValueError(f"{error}; choose it with --set data.source.{field}=NAME{or_none}") from None
 
