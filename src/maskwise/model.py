@@ -155,7 +155,7 @@ class Model:
             self.report(Path(report), comparison, source, max_dets=max_dets)
         return validation(comparison, limited(max_dets))
 
-    def report(self, to: Path, comparison: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
+    def report(self, to: Path | str, comparison: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
         """The page of what this model found in the pictures of a source, beside the truth."""
         name = Path(self.name).name
         facts = judged.facts(name, self.about, comparison.categories, data=comparison.data, device=str(self.device))

@@ -259,7 +259,7 @@ def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list
     lines = [
         f"{found.pictures} pictures, {found.long} x {found.short} pixels in the middle; up to {found.most} objects",
         f"objects of {found.side:.0f} pixels across in the middle, a tenth below {found.small:.0f}",
-        f"a new network has {machine.backbone} with ImageNet weights, because there is {'a' if machine.gpu else 'no'} GPU",
+        f"for {'a' if machine.gpu else 'no'} GPU, a new network has {machine.backbone} with ImageNet weights",
         f"pictures at {factor:.2g} times their size: {_why(found, factor, machine)}",
     ]
     if any(isinstance(step, RandomCrop) for step in data.change):

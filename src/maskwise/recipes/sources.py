@@ -45,6 +45,7 @@ def _sources(data: Data) -> Sources:
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
         return Sources(source.scenes.samples(source.train), val, source.scenes.categories)
+    source = _recognised(source)
     learned = _split(source, source.train, "train")
     if not source.empty:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
@@ -77,11 +78,17 @@ def format_elsewhere(source: Files, path: str) -> str | None:
 
 def opened_split(source: Files, wanted: str | None) -> DataSet:
     """What to judge by: the split that is wanted, else the one called val or the only one."""
-    path = Path(source.path)
-    if wanted is None and path.exists():
-        found = FORMATS[source.format or detected(path)].splits(path)
+    source = _recognised(source)
+    if wanted is None and source.format in FORMATS:
+        found = FORMATS[source.format].splits(Path(source.path))
         wanted = next((name for name in found if name.startswith("val")), None)
     return _opened(source, wanted)
+
+
+def _recognised(source: Files) -> Files:
+    """With its format, which is then said once, however many splits are opened."""
+    path = Path(source.path)
+    return replace(source, format=detected(path)) if source.format is None and path.exists() else source
 
 
 def _opened(source: Files, split: str | None) -> DataSet:
