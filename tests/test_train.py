@@ -439,6 +439,7 @@ def test_without_validation_the_last_weights_are_the_result(tmp_path):
 
 def test_a_run_has_its_report_and_a_broken_one_loses_nothing(whole, tmp_path, monkeypatch, caplog):
     assert "mask AP" in (whole / "report.html").read_text(encoding="utf-8")
+    assert (whole / "log.txt").read_text().startswith("epochs: 2, steps: 8, pictures in a step: ")
 
     def broken(*_, **__):
         raise KeyError("no page")

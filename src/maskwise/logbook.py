@@ -44,7 +44,7 @@ def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
     if there and any(folder.iterdir()) and not (exist_ok or resume):
         raise ValueError(
             f"{folder} is not empty: go on with the run in it (--resume), choose another folder (--out), "
-            "or allow to write over it (--exist-ok)"
+            "or allow to write over it (exist_ok, in a shell --exist-ok)"
         )
     if (folder / "run.json").is_file():
         clear(folder)
@@ -210,5 +210,5 @@ def _tensorboards() -> Callable[..., Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ValueError("no TensorBoard here: pip install 'maskwise[tracking]'") from None
+        raise ValueError("no TensorBoard here: pip install 'maskwise[tracking]', in a checkout '.[tracking]'") from None
     return SummaryWriter

@@ -160,7 +160,7 @@ class Model:
             self.report(Path(report), comparison, source, max_dets=max_dets)
         return validation(comparison, limited(max_dets))
 
-    def report(self, to: Path, comparison: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
+    def report(self, to: Path | str, comparison: Comparison, source: Pictures, *, max_dets: int = 100) -> Path:
         """The page of what this model found in the pictures of a source, beside the truth."""
         name = Path(self.name).name
         facts = judged.facts(name, self.about, comparison.categories, data=comparison.data, device=str(self.device))
@@ -276,11 +276,16 @@ def train_from(
     model: Model, run: Run[Any], folder: Path | str, *, resume: bool = False, exist_ok: bool = False
 ) -> Path:
     """As `Model.train`, but on the device of the run. Returns the file of the best weights."""
-    entry = METHODS[model.about.method]
-    weights = model.module.state_dict()
-    run = replace(run, method=model.about.method, config=_config(entry, model.about), begins_with=digest(weights))
+    entry, weights, run = METHODS[model.about.method], model.module.state_dict(), beginning_with(model, run)
+    log.info("method, options and weights are those of %s", model.name)
     begin = partial(_begin, weights=weights, known=model.categories, build=partial(_of_size, entry, run))
     return train(run, Path(folder), begin=begin, resume=resume, exist_ok=exist_ok)
+
+
+def beginning_with(model: Model, run: Run[Any]) -> Run[Any]:
+    """The run with the method and options of the model, and the digest of the weights that it begins with."""
+    config = _config(METHODS[model.about.method], model.about)
+    return replace(run, method=model.about.method, config=config, begins_with=digest(model.module.state_dict()))
 
 
 def _run(recipe: Run[Any] | str, data: str | None) -> Run[Any]:

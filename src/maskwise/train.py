@@ -446,6 +446,8 @@ def _describe(t: _Training) -> None:
     t.book.json("environment.json", environment(t.world.size))
     if t.sources.split is not None:
         t.book.json(SPLIT, t.sources.split)
+    epochs, batch = math.ceil(t.total / t.per_epoch), t.run.data.batch
+    t.book.line(f"epochs: {epochs}, steps: {t.total}, pictures in a step: {batch}")
 
 
 def _resume(t: _Training) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -19,6 +21,7 @@ from maskwise.checkpoint import read_about
 from maskwise.commands.asked import free, latest
 from maskwise.data.dataset import Item
 from maskwise.data.formats.table import FORMATS
+from maskwise.data.images import write_image
 from maskwise.evaluate.coco import coco
 from maskwise.evaluate.files import load_comparison
 from maskwise.evaluate.validation import compare, limited, renamed, validation
@@ -27,7 +30,7 @@ from maskwise.methods import METHODS
 from maskwise.model import digest, load
 from maskwise.recipes.chosen import changed, chosen
 from maskwise.recipes.run import Files
-from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
+from maskwise.recipes.sources import FIRST_VALIDATION_SCENE, sources
 from maskwise.recipes.table import RECIPES
 from maskwise.structures import Images, Instances
 
@@ -128,6 +131,15 @@ def test_a_dry_run_shows_the_run_that_would_be(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_from_a_model_shows_its_method_and_options(trained):
+    code, out = run("train", "mask_rcnn_scenes", "--model", str(trained[0]), "--epochs", "3", "--dry-run")
+    stored = json.loads(out)
+    assert code == 0
+    assert (stored["method"], stored["schedule"]["epochs"]) == ("ms_rcnn", 3)
+    assert stored["config"]["width"] == load(trained[0], device="cpu").about.config["width"]
+    assert stored["begins_with"] == digest(load(trained[0], device="cpu").module.state_dict())
+
+
 def test_weights_that_cannot_be_fetched_are_an_error_that_says_what_else_to_do(tmp_path, monkeypatch, capsys):
     def offline(*_, pretrained: bool = False, **__):
         raise OSError("Name or service not known")
@@ -203,6 +215,24 @@ def test_a_split_that_is_missing_is_named_with_what_to_do(tmp_path, capsys, monk
     error = capsys.readouterr().err
     assert "no split 'val'; known: test, train; choose it with --set data.source.val=NAME" in error
     assert "data.source.val=null" in error
+
+
+def test_where_a_format_has_no_splits_what_works_is_said(tmp_path, capsys):
+    data = tmp_path / "cells"
+    for i in range(3):
+        name = tmp_path / "cells" / f"{i}"
+        data.mkdir(exist_ok=True)
+        write_image(name.with_suffix(".png"), np.zeros((8, 8, 3), np.uint8))
+        write_image(data / f"{i}_masks.png", np.ones((8, 8, 3), np.uint8))
+    words = ["train", "ms_rcnn_nuclei", "--data", str(data), "--out", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert "has no splits" in error
+    assert "NAME" not in error
+    works = error.rpartition("--set ")[2].split()
+    assert works == ["data.source.train=null", "data.source.val=null", "data.source.held_out=0.2"]
+    run = changed(chosen("ms_rcnn_nuclei", data=str(data)), works)
+    assert len(sources(run.data).train) == 3
 
 
 def test_training_goes_on_from_a_model_on_other_classes(trained, files, tmp_path, monkeypatch, capsys):
@@ -403,6 +433,14 @@ def test_labels_go_by_names_and_what_the_data_does_not_name_is_not_found():
         renamed(predict, known, Categories(names=("cat", "horse")))
 
 
+def test_one_class_is_one_class_whatever_they_are_called(caplog):
+    caplog.set_level(logging.INFO)
+    one, other = Categories(names=("nucleus",)), Categories(names=("object",))
+    [found] = renamed(lambda _: [instances([0, 0])], one, other)(Images.batch([torch.zeros(3, 4, 4)]))
+    assert found.labels.tolist() == [0, 0]
+    assert "the one class of the data, object, is taken for that of the model, nucleus" in caplog.text
+
+
 def test_val_reads_the_classes_of_the_data_by_their_names(trained, tmp_path, capsys):
     folder, _ = trained
     data = write_scenes(tmp_path / "data", val=2)  # disc and square, of the eight that the model knows
@@ -433,7 +471,9 @@ def test_methods_are_listed_with_the_file_to_read():
     assert set(rows[0]) == {"name", "title", "year", "venue", "family", "file"}
     for row in rows:
         assert Path(row["file"]).read_text().startswith(f'"""{row["title"]}. '), row
-    assert all(METHODS[name].title in run("methods")[1] for name in METHODS)
+    lines = run("methods")[1].splitlines()
+    assert len(lines) == 1 + len(METHODS), "in a pipe each has a line, however long"
+    assert all(any(entry.title in line and entry.venue in line for line in lines) for entry in METHODS.values())
 
 
 def test_recipes_are_listed_with_a_line_each():

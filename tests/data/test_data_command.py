@@ -50,7 +50,11 @@ def answer(capsys, *argv):
 def test_check_of_a_good_data_set(plants, capsys, caplog):
     caplog.set_level(logging.INFO)
     assert main(["check", str(plants)]) == 0
-    assert "✓ nothing is wrong with 3 pictures" in capsys.readouterr().out
+    assert "✓ nothing is wrong with 3 pictures; only their headers were read" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert main(["check", str(plants), "--pixels"]) == 0
+    assert "headers" not in capsys.readouterr().out
     assert "label_map, because train/masks/a.png lies beside train/images/a.png" in caplog.text
     code, said = answer(capsys, "check", plants)
     assert (code, said["format"], said["splits"], said["pictures"]) == (0, "label_map", ["train", "val"], 3)
@@ -210,13 +214,15 @@ def test_preview_of_a_data_set(plants, tmp_path, capsys, monkeypatch):
         capsys, "preview", plants, "--count", 1, "--cell", 48, "--split", "val", "--out", tmp_path / "x.png"
     )
     assert (code, said["pictures"]) == (0, ["c · 2 objects"])
+    assert main(["preview", str(plants), "--count", "1", "--out", str(tmp_path / "y.png")]) == 0
+    assert " ".join(capsys.readouterr().out.split()).endswith("y.png: 1 picture")
     assert read_image(tmp_path / "x.png").shape[1] < sheet.shape[1]
 
 
 def test_preview_passes_over_pictures_that_cannot_be_read(plants, tmp_path, capsys, caplog):
     (plants / "train/images/a.png").write_bytes(b"")
     code, said = answer(capsys, "preview", plants, "--cell", 48, "--out", tmp_path / "x.png")
-    assert (code, said["pictures"]) == (0, ["b · 2 objects"])
+    assert (code, said["pictures"]) == (3, ["b · 2 objects"])
     assert "a.png: empty file" in caplog.text
     (plants / "train/images/b.png").write_bytes(b"")
     assert main(["preview", str(plants), "--out", str(tmp_path / "x.png")]) == 2
@@ -236,7 +242,8 @@ def test_preview_of_scenes(tmp_path, capsys):
     ("argv", "reason"),
     [
         (["check", "absent"], "absent: there is no such file or folder"),
-        (["check", "."], "looks like none of the formats"),
+        (["check", "."], "say which it is: --from NAME"),
+        (["check", "pictures"], "there are pictures, but no annotations were found"),
         (["stats", ".", "--from", "label_map", "--split", "x"], "has no split 'x'; known: none"),
         (["preview", "scenes", "--count", "0"], "at least one picture"),
         (["convert", ".", "out", "--to", "cooc"], "cooc"),
@@ -247,6 +254,8 @@ def test_preview_of_scenes(tmp_path, capsys):
 )
 def test_wrong_usage_and_unreadable_data_end_with_2(argv, reason, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").touch()
     assert main(argv) == 2
     caught = capsys.readouterr()
     assert caught.out == ""

@@ -377,6 +377,49 @@ def test_blur_draws_from_its_own_chance_in_a_loader(tmp_path):
     same_batches(a, b)
 
 
+_UNGUARDED = """
+from pathlib import Path
+from maskwise.data.loader import Loader
+from maskwise.data.scenes import Scenes
+
+with Path(__file__).with_name("runs").open("a") as file:
+    file.write("run ")
+with Loader(Scenes(size=(32, 32)).samples(3), batch_size=1, workers=1) as loader:
+    print(len(list(loader)))
+"""
+_OF_ITS_OWN = """
+from pathlib import Path
+from maskwise.data.loader import Loader
+from maskwise.data.scenes import Scenes
+
+class Bright:
+    def __call__(self, sample, chance):
+        sample.pixels.fill_(255)
+        return sample
+
+if __name__ == "__main__":
+    with Loader(Scenes(size=(32, 32)).samples(3), batch_size=1, workers=1, transform=Bright()) as loader:
+        print([batch.images.pixels.min().item() for batch in loader])
+"""
+
+
+def ran(folder, script):
+    (folder / "script.py").write_text(script)
+    command = [sys.executable, str(folder / "script.py")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_workers_leave_a_script_alone_that_they_need_nothing_of(tmp_path):
+    done = ran(tmp_path, _UNGUARDED)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+    assert (tmp_path / "runs").read_text() == "run "
+
+
+def test_workers_find_what_a_script_defines(tmp_path):
+    done = ran(tmp_path, _OF_ITS_OWN)
+    assert (done.returncode, done.stdout) == (0, "[1.0, 1.0, 1.0]\n"), done.stderr
+
+
 _KILLED = """
 import multiprocessing, os, signal
 from maskwise.data.loader import Loader

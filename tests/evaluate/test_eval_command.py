@@ -97,6 +97,21 @@ def test_a_least_score_that_is_no_number_is_refused(files, capsys, number):
     assert f"--min-score: expected a number, got {number}" in err
 
 
+def test_what_is_asked_for_in_a_wrong_way_is_told_the_right_one(files, capsys):
+    assert main([*files, "--policy", "keypoints"]) == 2
+    assert "add --iou keypoints" in capsys.readouterr().err
+    folder = str(Path(files[0]).parent)
+    assert main([folder, files[1]]) == 2
+    assert f"{folder} is a folder: give the JSON file in it" in capsys.readouterr().err
+
+
+def test_help_shows_no_python(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert not [word for word in ("None", "False", "9999", "0000") if word in out]
+
+
 def test_table_per_class_prints_names_as_they_are(files, capsys):
     main(files)
     assert "Zellkern ü [bold]" in capsys.readouterr().out

@@ -2,6 +2,7 @@ import contextlib
 import copy
 import io
 import json
+import logging
 
 import pytest
 from hypothesis import given, settings
@@ -346,6 +347,19 @@ def test_two_classes_of_one_name_are_found_again_under_their_ids(names, used, tm
     comparison = load_comparison(tmp_path / "gt.json", tmp_path / "found.json")
     (found,) = (pair.found.labels.tolist() for pair in comparison.pairs if len(pair.found.labels))
     assert [comparison.categories.ids[label] for label in found] == [2, 5]
+
+
+def test_one_class_is_one_class_whatever_they_are_called(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    truth = data() | {"annotations": [SQUARE | {"id": 1, "category_id": 5}]}
+    truth["categories"] = [{"id": 5, "name": "nucleus"}]
+    truth["images"][0]["file_name"] = "one.png"
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "found.json").write_text(json.dumps(predicted("one.png", classes=[(1, "object")])))
+    comparison = load_comparison(tmp_path / "gt.json", tmp_path / "found.json")
+    assert comparison.categories.names == ("nucleus",)
+    assert [label for pair in comparison.pairs for label in pair.found.labels.tolist()] == [0]
+    assert "its one class, object, is taken for the one of the truth, nucleus" in caplog.text
 
 
 @pytest.mark.parametrize(

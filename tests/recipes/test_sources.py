@@ -1,4 +1,5 @@
 import json
+import logging
 from dataclasses import replace
 
 import pytest
@@ -33,6 +34,15 @@ def test_pictures_without_annotations_are_learned_from_or_not_but_always_judged(
         found = sources(Data(source=Files(path=str(data), empty=empty)))
         assert (len(found.train), len(found.val)) == expected
     assert len(opened_split(Files(path=str(data)), None)) == 3
+
+
+def test_the_format_is_said_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = Files(path=str(write_scenes(tmp_path / "data", train=1, val=1)))
+    sources(Data(source=source))
+    assert caplog.text.count("because") == 1
+    opened_split(source, None)
+    assert caplog.text.count("because") == 2
 
 
 def test_splits_of_other_classes_are_refused(tmp_path):

@@ -56,7 +56,7 @@ KINDS += [pytest.param("torchvision", marks=pytest.mark.slow)]
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_imported_model_is_saved_and_loaded_again(tmp_path, kind):
-    model, about = import_model(written(tmp_path / "theirs.file", kind))
+    model, about = import_model(str(written(tmp_path / "theirs.file", kind)))
     assert about.notes == {"source": kind, "file": "theirs.file"}
     assert about.method == ("ms_rcnn" if kind == "maskscoring_rcnn" else "mask_rcnn")
     assert len(about.categories) == model.cfg.num_classes

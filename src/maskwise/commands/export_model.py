@@ -36,7 +36,7 @@ def export_model(
     Args:
         model: name, file or folder of a model, or the folder of a run
         out: folder to write to
-        half: weights of 16 bits, half the size; computed with as 32 bits
+        half: matrices in 16 bits, about half the size; computed with as 32 bits
         exist_ok: write into a folder that holds something already
         json: one JSON object on standard output
     """
@@ -69,7 +69,7 @@ def _facts(model: "Model", *, half: bool) -> dict[str, object]:
         "categories": list(model.categories.names),
         "view": [dict(step) for step in model.about.view],
         "tensors": len(weights),
-        "numbers": sum(value.numel() for value in weights.values()),
+        "parameters": sum(value.numel() for value in model.module.parameters()),
         "stored_as": "float16" if half else "float32",
     }
 

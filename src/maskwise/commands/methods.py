@@ -1,6 +1,7 @@
-"""`maskwise methods`: which methods there are, and in which file each is to be read."""
+"""`maskwise methods`: which methods there are; `--json` also tells the file in which each is to be read."""
 
 import inspect
+import sys
 from pathlib import Path
 
 from rich.table import Table
@@ -17,7 +18,7 @@ def methods(*, json: Flag = False) -> int:
     """List the methods.
 
     Args:
-        json: a list of objects on standard output
+        json: a list of objects on standard output, each with the file in which the method is to be read
     """
     from maskwise.methods import METHODS
 
@@ -37,8 +38,8 @@ def methods(*, json: Flag = False) -> int:
         return 0
     table = Table(box=None, header_style="bold")
     for name in ("name", "title", "year", "venue", "family"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name == "name")
     for row in rows:
         table.add_row(*(str(row[name]) for name in ("name", "title", "year", "venue", "family")))
-    Terminal().print(table)
+    Terminal(width=None if sys.stdout.isatty() else 1000).print(table)  # a pipe has no width to fit into
     return 0

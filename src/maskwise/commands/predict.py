@@ -64,8 +64,8 @@ class Reporting:
     """least score of the class"""
     min_quality: float = 0.0
     """least predicted IoU of the mask"""
-    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: all)")] = ()
-    """only these"""
+    classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="(default: all)")] = ()
+    """only these; put the pictures before it, or they are taken for classes"""
     max_det: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all)")] = None
     """most instances of a picture; left out, pictures with more than the model reports are cut into tiles"""
 
@@ -97,7 +97,7 @@ class Writing:
     resume: Flag = False
     """go on where a run with the same options was stopped"""
     exist_ok: Flag = False
-    """write into a folder that holds something already"""
+    """begin anew: what earlier predictions wrote there is deleted, corrections included"""
 
 
 def predict(

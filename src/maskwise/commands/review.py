@@ -56,7 +56,8 @@ def review(
         model: name, file or folder of a model, for pictures
         conf: least score of the class, for pictures
         device: auto, cpu, cuda, cuda:1, mps; for pictures
-        exist_ok: write over the review in another folder, or, for pictures, into one that holds something already
+        exist_ok: write over the review in another folder; for pictures begin anew: what earlier
+            predictions wrote there is deleted, corrections included
         json: one JSON object on standard output
     """
     from maskwise.data.open import open_data

@@ -84,7 +84,7 @@ def train(
         raise ValueError("a model has its own config: --set config.... and --model exclude each other")
     run = _adjusted(_chosen(recipe, data), epochs, batch, seed, device, wanted)
     if dry_run:
-        print_json(run.to_json())
+        print_json((run if model is None else _from_model(run, model)).to_json())
         return 0
     world = from_environment(os.environ)
     folder = out or _folder(recipe, data, resume=resume, takes_free=not exist_ok and world.size == 1)
@@ -115,6 +115,12 @@ def _trained(run: "Run[Any]", model: str | None, folder: Path, *, resume: bool, 
         return start(run, folder, resume=resume, exist_ok=exist_ok)
     # on the CPU: each of several processes has a GPU of its own for it later
     return train_from(load(model, device="cpu"), run, folder, resume=resume, exist_ok=exist_ok)
+
+
+def _from_model(run: "Run[Any]", model: str) -> "Run[Any]":
+    from maskwise.model import beginning_with, load
+
+    return beginning_with(load(model, device="cpu"), run)
 
 
 def _chosen(recipe: str, data: str | None) -> "Run[Any]":

@@ -24,7 +24,6 @@ FormatName = Literal["coco", "yolo", "labelme", "voc", "cityscapes", "label_map"
 
 Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
 Flag = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")]
-_FORMATS = f"(default: found out), one of {', '.join(get_args(FormatName))}"
 From = Annotated[
     FormatName | None,
     tyro.conf.arg(
@@ -37,7 +36,8 @@ Split = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="
 
 
 def main(argv: list[str]) -> int:
-    """Exit code: 0; 1 where `check` finds an error; 2 where the command line or the data cannot be read."""
+    """Exit code: 0; 1 where `check` finds an error; 2 where the command line or the data cannot be read; 3 where
+    `preview` could not show some of the pictures that it chose."""
     commands: dict[str, Callable[..., int]] = {"check": check, "stats": stats, "convert": convert, "preview": preview}
     try:
         return tyro.extras.subcommand_cli_from_dict(
@@ -87,7 +87,9 @@ def check(
     else:
         console = Terminal()
         tables.show_problems(console, problems, most=most)
-        console.print(tables.verdict(problems, pictures).append(f"  {time.perf_counter() - start:.1f} s", "dim"))
+        console.print(
+            tables.verdict(problems, pictures, pixels=pixels).append(f"  {time.perf_counter() - start:.1f} s", "dim")
+        )
     return 1 if counts["error"] else 0
 
 
@@ -191,7 +193,7 @@ def preview(
         cell: pixels of a side of each
         json: one JSON object on standard output
     """
-    from maskwise.data import sheets
+    from maskwise.data import sheets, tables
     from maskwise.data.images import write_image
     from maskwise.draw import contact_sheet, overlay
 
@@ -199,9 +201,10 @@ def preview(
         raise ValueError(f"at least one picture of 16 pixels is needed, got --count {count} --cell {cell}")
     is_synthetic = str(source) == "scenes" and not source.exists()
     if is_synthetic:
-        cells = sheets.of_scenes(count, cell)
+        cells, wanted = sheets.of_scenes(count, cell), count
     else:
-        cells = sheets.of_data(_opened(source, from_, split)[0], count, cell)
+        data = _opened(source, from_, split)[0]
+        cells, wanted = sheets.of_data(data, count, cell), min(count, len(data))
     target = out or Path("previews") / f"{source.resolve().stem}.png"
     target.parent.mkdir(parents=True, exist_ok=True)
     drawn = [
@@ -212,8 +215,9 @@ def preview(
     if json:
         _print({"source": str(source), "file": str(target), "pictures": [c.caption for c in cells]})
     else:
-        Terminal().print(Text.assemble("wrote ", (plain(str(target)), "bold"), f": {len(cells)} pictures"))
-    return 0
+        count_shown = tables.plural(len(cells), "picture")
+        Terminal().print(Text.assemble("wrote ", (plain(str(target)), "bold"), f": {count_shown}"))
+    return 0 if len(cells) == wanted else 3
 
 
 def _opened(source: Path, format: str | None, split: str | None) -> "Sequence[DataSet]":

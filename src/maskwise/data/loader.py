@@ -8,13 +8,15 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Literal
 
 import torch
@@ -171,7 +173,9 @@ class Loader:
         this_round = self._round
         numbered = list(enumerate(self._plan, 1))
         self._requests[:] = [_Request(number, self.epoch, mine) for number, mine in numbered[self.position :]]
-        for parcel in self._opened():
+        with nullcontext() if self._pipe else self._starting():
+            parcels = iter(self._opened())
+        for parcel in parcels:
             self._log.add(parcel.failures)
             self._log.refuse(parcel.problems)
             self._position = parcel.number
@@ -201,6 +205,11 @@ class Loader:
             )
             self._pipe.append(opened)
         return self._pipe[0]
+
+    def _starting(self) -> AbstractContextManager[None]:
+        """Workers that need nothing of the program's script do not run it: it may train without asking whether it is
+        the main module, and would train in each of them."""
+        return nullcontext() if self._start == "fork" or _of_main(self._maker) else _without_main()
 
     def close(self) -> None:
         """End the workers. Iterating starts new ones."""
@@ -411,3 +420,22 @@ def _context(start: Start | None) -> multiprocessing.context.BaseContext:
     if start == "forkserver":  # all workers share what the server has imported: the first begins in seconds, not each
         context.set_forkserver_preload(["__main__", "maskwise.data.workers"])
     return context
+
+
+def _of_main(maker: _Maker) -> bool:
+    """Whether it has classes or functions of the program's script, which are found there by their names."""
+    try:
+        return b"__main__" in pickle.dumps(maker)
+    except Exception:  # what only processes can send each other; else starting them says what is wrong with it
+        return True
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """New processes are told which file the main module is, and run it: meanwhile it is none."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

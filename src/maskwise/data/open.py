@@ -5,8 +5,13 @@ from pathlib import Path
 
 from maskwise.data.dataset import DataSet
 from maskwise.data.formats.table import FORMATS
+from maskwise.data.images import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
+
+SAY_WHICH = (
+    "say which it is: --from NAME in maskwise data, --set data.source.format=NAME in maskwise train, format= in Python"
+)
 
 
 def open_data(path: Path | str, *, format: str | None = None, split: str | None = None) -> DataSet:
@@ -25,10 +30,12 @@ def detected(path: Path) -> str:
     """The name of the one format that the path looks like."""
     reasons = candidates(path)
     if not reasons:
-        raise ValueError(f"{path} looks like none of the formats {', '.join(FORMATS)}; say which it is")
+        bare = path.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir())
+        found = ": there are pictures, but no annotations were found" if bare else ""
+        raise ValueError(f"{path} looks like none of the formats {', '.join(FORMATS)}{found}; {SAY_WHICH}")
     if len(reasons) > 1:
         shown = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        raise ValueError(f"{path} looks like more than one format: {shown}; say which it is")
+        raise ValueError(f"{path} looks like more than one format: {shown}; {SAY_WHICH}")
     [(name, reason)] = reasons.items()
     log.info("%s: %s, because %s", path, name, reason)
     return name

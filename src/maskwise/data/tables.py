@@ -49,17 +49,18 @@ def show_problems(console: Console, problems: Sequence[Problem], *, most: int) -
         console.print()
 
 
-def verdict(problems: Sequence[Problem], pictures: int) -> Text:
-    """One line: what was found, or that all is well."""
+def verdict(problems: Sequence[Problem], pictures: int, *, pixels: bool) -> Text:
+    """One line: what was found, or that all is well; and where the pixels of pictures were not looked at, that."""
+    depth = "" if pixels or not pictures else "; only their headers were read, --pixels decodes them"
     if not problems:
-        return Text.assemble(("✓ ", "bold green"), f"nothing is wrong with {plural(pictures, 'picture')}")
+        return Text.assemble(("✓ ", "bold green"), f"nothing is wrong with {plural(pictures, 'picture')}{depth}")
     counts = counted(problems)
     parts = [(plural(count, severity), STYLES[severity]) for severity, count in counts.items() if count]
     mark = ("✗ ", "bold red") if counts["error"] else ("✓ ", "bold green")
     text = Text.assemble(mark)
     for i, part in enumerate(parts):
         text.append(", " if i else "").append(*part)
-    return text.append(f" in {plural(pictures, 'picture')}")
+    return text.append(f" in {plural(pictures, 'picture')}{depth}")
 
 
 def stats_tables(splits: Sequence[Stats], *, width: int, most: int = MANY) -> RenderableType:

@@ -3,6 +3,7 @@
 Such a file numbers pictures and classes by itself, so they are found in the truth by their names.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import TypeAlias
@@ -14,6 +15,8 @@ Id: TypeAlias = int | str
 Row: TypeAlias = Mapping[str, object]
 
 TRUTH = "the truth"
+
+log = logging.getLogger(__name__)
 
 
 def results(written: Row, truth: Row, where: str) -> list[Row]:
@@ -94,9 +97,14 @@ def _ends(name: str) -> Iterator[str]:
 
 
 def _categories(written: Row, truth: Row, where: str) -> dict[Id, Id]:
-    """By name, where the truth does not have that name under the same id. Those that nothing was found of may be
-    unknown to the truth."""
+    """By name, where the truth does not have that name under the same id. A class that is alone is another that is
+    alone, whatever they are called. Those that nothing was found of may be unknown to the truth."""
     stated, rows = _named(truth, TRUTH), _named(written, where)
+    if len(stated) == len(rows) == 1:
+        (id_, name), (own_id, own_name) = *stated.items(), *rows.items()
+        if name != own_name:
+            log.info("%s: its one class, %s, is taken for the one of the truth, %s", where, own_name, name)
+        return {own_id: id_}
     known = {f"{name} ({id_})": id_ for id_, name in stated.items()}  # as a model may have learned to call them
     known |= {name: id_ for id_, name in _apart(stated, _used(truth, TRUTH)).items()}
     used = _used(written, where)

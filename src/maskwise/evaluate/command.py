@@ -74,9 +74,11 @@ def evaluate(
     iou: Kind = "segm",
     policy: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(POLICIES) + "}")] = "coco",
     max_dets: tuple[int, ...] = COCO.max_dets,
-    thresholds: tuple[float, ...] = COCO.thresholds,
-    min_score: float | None = None,
-    json: tyro.conf.FlagCreatePairsOff[bool] = False,
+    thresholds: Annotated[
+        tuple[float, ...], tyro.conf.arg(metavar="FLOAT ...", help_behavior_hint="(default: 0.5 0.55 0.6 ... 0.95)")
+    ] = COCO.thresholds,
+    min_score: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: all)")] = None,
+    json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False,
 ) -> None:
     """Compare COCO results with COCO ground truth.
 
@@ -93,6 +95,11 @@ def evaluate(
     """
     if min_score is not None and not math.isfinite(min_score):
         raise ValueError(f"--min-score: expected a number, got {min_score}")
+    if policy == "keypoints" != iou:
+        raise ValueError("--policy keypoints compares keypoints: add --iou keypoints")
+    for path in (truth, results):
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: give the JSON file in it")
     judge = with_settings(policy, replace(COCO, max_dets=max_dets, thresholds=thresholds))
     comparison = load_comparison(truth, results, iou)
     if min_score is None:

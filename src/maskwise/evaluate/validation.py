@@ -3,6 +3,7 @@
 Training calls it after an epoch, `maskwise val` for a trained model; both look at the same pictures in the same way.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from maskwise.evaluate.report import Report, finite
 from maskwise.evaluate.structures import Predict, numbered_pairs
 from maskwise.methods import Method
 from maskwise.structures import Images, Instances
+
+log = logging.getLogger(__name__)
 
 Watched = Callable[[Iterable[Batch], int], Iterable[Batch]]
 """Given batches and how many there are, the same batches, while it tells people how far it is."""
@@ -167,13 +170,18 @@ def in_order(source: Source, numbered: Iterable[tuple[int, Pair]]) -> list[tuple
 
 
 def renamed(predict: Predict, known: Categories, wanted: Categories) -> Predict:
-    """The same under the labels of other categories, by name. What these do not name is no longer found."""
+    """The same under the labels of other categories, by name; a class that is alone is another that is alone, whatever
+    they are called, as in training. What these do not name is no longer found."""
     if known.names == wanted.names:
+        return predict
+    if len(known) == len(wanted) == 1:
+        log.info("the one class of the data, %s, is taken for that of the model, %s", *wanted.names, *known.names)
         return predict
     if unknown := [name for name in wanted.names if name not in known.names]:
         raise ValueError(
             f"the data has classes that the model does not know: {', '.join(unknown)}; "
-            f"it knows {', '.join(known.names)}"
+            f"it knows {', '.join(known.names)}. Classes are matched by name: name them alike in the data "
+            "(docs/data.md says where each format has the names)"
         )
     place = {name: label for label, name in enumerate(wanted.names)}
     labels = torch.tensor([place.get(name, -1) for name in known.names])

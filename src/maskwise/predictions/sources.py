@@ -195,7 +195,9 @@ def _av(path: Path) -> ModuleType:
     try:
         return importlib.import_module("av")
     except ImportError:
-        raise ValueError(f"{path} is a video, which needs: pip install 'maskwise[video]'") from None
+        raise ValueError(
+            f"{path} is a video, which needs: pip install 'maskwise[video]', in a checkout '.[video]'"
+        ) from None
 
 
 def _rgb(path: Path, frame: "av.VideoFrame", max_pixels: int) -> Picture:

@@ -61,7 +61,7 @@ def _of_recipe(name: str, recipe: Recipe, data: str | None) -> Run[Any]:
             raise ValueError(f"{name} learns from files: say where they are, with data=..., in a shell --data PATH")
         return recipe(data=data)
     if data is not None:
-        raise ValueError(f"{name} makes its own data, --data {data} has no meaning for it")
+        raise ValueError(f"{name} makes its own data; data={data!r} has no meaning for it")
     return recipe()
 
 
@@ -70,7 +70,7 @@ def _on(run: Run[Any], name: str, data: str | None) -> Run[Any]:
     if data is None:
         return run
     if not isinstance(run.data.source, Files):
-        raise ValueError(f"{name} makes its own data, --data {data} has no meaning for it")
+        raise ValueError(f"{name} makes its own data; data={data!r} has no meaning for it")
     source = replace(run.data.source, path=data, format=format_elsewhere(run.data.source, data))
     return replace(run, data=replace(run.data, source=source))
 

@@ -252,13 +252,14 @@ def _view(found: Measured, factor: float) -> tuple[Change, ...]:
 
 
 def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list[str]:
-    """What was measured and what follows from it, a line each."""
+    """What was measured and what follows from it, a line each. How long it is trained, training says: that may be asked
+    for."""
     data, source, factor = run.data, run.data.source, scale(found, machine)
     assert isinstance(source, Files)
     lines = [
         f"{found.pictures} pictures, {found.long} x {found.short} pixels in the middle; up to {found.most} objects",
         f"objects of {found.side:.0f} pixels across in the middle, a tenth below {found.small:.0f}",
-        f"{machine.backbone} with ImageNet weights, because there is {'a' if machine.gpu else 'no'} GPU",
+        f"for {'a' if machine.gpu else 'no'} GPU, a new network has {machine.backbone} with ImageNet weights",
         f"pictures at {factor:.2g} times their size: {_why(found, factor, machine)}",
     ]
     if any(isinstance(step, RandomCrop) for step in data.change):
@@ -274,7 +275,6 @@ def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list
         lines.append(f"{source.held_out:.0%} of the pictures are held out to judge by: the data has no split for that")
     if found.empty:
         lines.append(f"{found.empty} of {found.looked_at} pictures show no object, and that is learned from, too")
-    lines.append(f"{run.schedule.epochs} epochs: about {machine.steps} steps of {data.batch} pictures")
     return lines
 
 

@@ -20,6 +20,9 @@ from maskwise.recipes.run import Change, Data, Files, Run
 FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = 1_000_000, 2_000_000
 """Seeds far from the training scenes. Test scenes are ones that model selection has not seen either."""
 
+HOLD_OUT = "--set data.source.train=null data.source.val=null data.source.held_out=0.2"
+"""What works where the data has no splits."""
+
 
 class Sources(NamedTuple):
     train: Source
@@ -42,6 +45,7 @@ def _sources(data: Data) -> Sources:
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
         return Sources(source.scenes.samples(source.train), val, source.scenes.categories)
+    source = _recognised(source)
     learned = _split(source, source.train, "train")
     if not source.empty:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
@@ -74,11 +78,17 @@ def format_elsewhere(source: Files, path: str) -> str | None:
 
 def opened_split(source: Files, wanted: str | None) -> DataSet:
     """What to judge by: the split that is wanted, else the one called val or the only one."""
-    path = Path(source.path)
-    if wanted is None and path.exists():
-        found = FORMATS[source.format or detected(path)].splits(path)
+    source = _recognised(source)
+    if wanted is None and source.format in FORMATS:
+        found = FORMATS[source.format].splits(Path(source.path))
         wanted = next((name for name in found if name.startswith("val")), None)
     return _opened(source, wanted)
+
+
+def _recognised(source: Files) -> Files:
+    """With its format, which is then said once, however many splits are opened."""
+    path = Path(source.path)
+    return replace(source, format=detected(path)) if source.format is None and path.exists() else source
 
 
 def _opened(source: Files, split: str | None) -> DataSet:
@@ -92,6 +102,9 @@ def _split(source: Files, wanted: str | None, field: Literal["train", "val"]) ->
     except ValueError as error:
         if "split" not in str(error):
             raise
+        format = source.format or detected(Path(source.path))
+        if not any(FORMATS[format].splits(Path(source.path))):
+            raise ValueError(f"{source.path} has no splits; hold some pictures out instead: {HOLD_OUT}") from None
         or_none = ", or data.source.val=null to train without judging" if field == "val" else ""
         raise ValueError(f"{error}; choose it with --set data.source.{field}=NAME{or_none}") from None
 

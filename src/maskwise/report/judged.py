@@ -19,7 +19,7 @@ from maskwise.version import __version__
 
 
 def write(
-    path: Path,
+    path: Path | str,
     *,
     comparison: Comparison,
     source: Source,

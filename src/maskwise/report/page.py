@@ -23,7 +23,7 @@ from maskwise.version import __version__
 
 
 def write(
-    path: Path,
+    path: Path | str,
     *,
     comparison: Comparison,
     pixels: Pixels | None,
@@ -39,7 +39,7 @@ def write(
     own. `settings`: limits and thresholds of COCO's numbers.
     """
     found = find(comparison, settings)
-    return _saved(path, page(found, pixels=pixels, title=title, history=History.of(history), about=about or {}))
+    return _saved(Path(path), page(found, pixels=pixels, title=title, history=History.of(history), about=about or {}))
 
 
 def write_unjudged(
@@ -59,7 +59,9 @@ def check_free(path: Path, *, exist_ok: bool) -> None:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}")
     if path.exists() and not exist_ok:
-        raise ValueError(f"{path} exists: choose another name, or allow to write over it (--exist-ok)")
+        raise ValueError(
+            f"{path} exists: choose another name, or allow to write over it (exist_ok, in a shell --exist-ok)"
+        )
 
 
 def _saved(path: Path, text: str) -> Path:

@@ -22,12 +22,13 @@ from maskwise.report.judged import name_of
 NAME = "report.html"
 
 
-def write(folder: Path, *, out: Path | None = None, opened: Sources | None = None) -> Path:
+def write(folder: Path | str, *, out: Path | None = None, opened: Sources | None = None) -> Path:
     """`report.html` from what the run has left on the disk; the data must still be where it was.
 
     `opened` is that data, where it is at hand. A run that was not judged has a course, and the page says why it has no
     more.
     """
+    folder = Path(folder)
     run = _object(folder / "run.json")
     opened = opened or sources(from_json(Data, run.get("data"), "run.data"))
     path = folder / NAME if out is None else out

@@ -44,8 +44,10 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     device: str = "auto",
-    key_file: Path | None = None,
-    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (),
+    key_file: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: none is asked for)")
+    ] = None,
+    allow_host: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = (),
     max_pixels: int = DEFAULTS.max_pixels,
     max_body: int = DEFAULTS.max_body // MEBIBYTE,
     max_files: int = DEFAULTS.max_files,
@@ -72,7 +74,7 @@ def serve(
         max_wait_ms: how long an idle model waits for more of them
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise ValueError(f"{missing[0]} is not installed; pip install 'maskwise[serve]'")
+        raise ValueError(f"{missing[0]} is not installed: pip install 'maskwise[serve]', in a checkout '.[serve]'")
     limits = Limits(
         max_pixels=max_pixels,
         max_body=max_body * MEBIBYTE,

@@ -54,8 +54,9 @@ SOURCES = (
 """In the order in which they are asked: the more particular first."""
 
 
-def import_model(path: Path) -> tuple[MaskRCNN, About]:
+def import_model(path: Path | str) -> tuple[MaskRCNN, About]:
     """The model in a file of another program, in eval mode, and what it is, as `checkpoint.write_model` stores it."""
+    path = Path(path)
     state = tensor_files.read(path)
     try:
         source = recognise(state)
