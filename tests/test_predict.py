@@ -18,6 +18,7 @@ from maskwise.data.images import MAX_PIXELS, ImageReadError, read_image, write_i
 from maskwise.data.open import open_data
 from maskwise.predict import Failed, Options, Result, keeper, outcomes, predict
 from maskwise.predictions import formats
+from maskwise.predictions.pictures import Asked
 
 SPOTS = [(5, 5, 20, 15), (30, 10, 44, 30), (2, 30, 3, 31)]
 PIXELS = picture((40, 50), *SPOTS)
@@ -491,3 +492,11 @@ def test_nothing_found_is_a_result_like_any_other(tmp_path):
     assert len(open_data(out / "coco")[0].labelled().targets) == 0
     assert json.loads((out / "coco" / "predictions.json").read_text())["annotations"] == []
     assert result.categories == NAMES
+
+
+def test_a_mosaic_that_lies_on_the_disk_stays_there(tmp_path):
+    pixels = picture((40, 30))
+    np.save(tmp_path / "mosaic.npy", pixels)
+    mosaic = np.load(tmp_path / "mosaic.npy", mmap_mode="r")
+    assert np.shares_memory(Asked.of(mosaic, name="m.png").read(), mosaic)
+    assert not np.shares_memory(Asked.of(pixels, name="p.png").read(), pixels)

@@ -237,7 +237,7 @@ class Model:
     def _prepared(self, picture: Picture) -> Tensor:
         """RGB in 0..1 under the view; this is how training judges, so that both give the same numbers."""
         size = (picture.shape[0], picture.shape[1])
-        pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).contiguous()
+        pixels = torch.from_numpy(np.require(picture, requirements=("C", "W"))).permute(2, 0, 1).contiguous()
         sample = compose(*self.view)(Sample(pixels=pixels, targets=Targets.none(size), name=""), torch.Generator())
         return functional.to_dtype(sample.pixels, torch.float32, scale=True)
 

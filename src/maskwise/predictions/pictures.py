@@ -73,6 +73,8 @@ def is_picture(source: object) -> TypeGuard[Given]:
 def _taken(given: Given, max_pixels: int) -> Callable[[], Picture]:
     """What is cheap to copy is turned into a picture when its turn comes."""
     match given:
+        case np.memmap() if not given.flags.writeable:  # a mosaic on the disk, which nobody draws over
+            return partial(pixels, given)
         case np.ndarray():
             return partial(pixels, given.copy())
         case torch.Tensor():
