@@ -394,7 +394,8 @@ def test_a_result_is_measured(result):
     rows = result.measurements()
     assert [row["category"] for row in rows] == ["spot"] * 3
     assert [row["area_px2"] for row in rows] == result.instances.masks.area().tolist()
-    assert result.measurements(pixel_size=0.5)[0]["area_um2"] == rows[0]["area_px2"] / 4
+    in_mm = result.measurements(pixel_size=0.5, unit="mm")
+    assert [row["area_mm2"] for row in in_mm] == [row["area_px2"] / 4 for row in rows]
     for size in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="size of a pixel must be positive"):
             result.measurements(pixel_size=size)
@@ -477,6 +478,8 @@ def test_overlays_of_many_pictures_lie_in_one_folder(tmp_path):
 def test_a_result_as_one_file(result, tmp_path):
     assert maskwise.read_image(result.save(tmp_path / "deep" / "a.jpg")).shape == (40, 50, 3)
     assert result.save(tmp_path / "a.csv").read_text().startswith("image,id,category,area_px2")
+    in_mm = result.save(tmp_path / "mm", save="csv", pixel_size=0.5, unit="mm") / "csv" / "measurements.csv"
+    assert in_mm.read_text().startswith("image,id,category,area_mm2")
     with pytest.raises(ValueError, match=r"ending in \.png, \.jpg or \.csv, or a folder, got \.tif"):
         result.save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match="unknown format 'cocoa'; did you mean 'coco'"):

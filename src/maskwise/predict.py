@@ -19,6 +19,7 @@ from PIL import Image
 from maskwise.categories import Categories
 from maskwise.data.dataset import Id, Item
 from maskwise.data.formats import coco_results, measurements
+from maskwise.data.formats.measurements import Scale
 from maskwise.data.images import MAX_PIXELS, MOST_FRAMES, ImageReadError, read_image, write_image
 from maskwise.draw import overlay
 from maskwise.out_of_memory import is_out_of_memory
@@ -110,32 +111,39 @@ class Result:
 
     def measurements(self, *, pixel_size: float | None = None, unit: str = "um") -> list[dict[str, object]]:
         """A row an instance: area, perimeter, centroid ... in pixels, or in `unit` where the side of one is known."""
-        names = measurements.header(pixel_size=pixel_size, unit=unit)
-        rows = measurements.measure(self.item(), self.categories, pixel_size=pixel_size)
+        scale = Scale.of(pixel_size, unit)
+        names, rows = measurements.header(scale), measurements.measure(self.item(), self.categories, scale)
         return [dict(zip(names, (*row[:3], *map(_number, row[3:])), strict=True)) for row in rows]
 
-    def save(self, to: Path | str, *, save: str | Sequence[str] = ("overlay", "coco")) -> Path:
+    def save(
+        self,
+        to: Path | str,
+        *,
+        save: str | Sequence[str] = ("overlay", "coco"),
+        pixel_size: float | None = None,
+        unit: str = "um",
+    ) -> Path:
         """An overlay (`a.png`, `a.jpg`), a table (`a.csv`), or a folder with what `save` names, of one picture."""
-        path = Path(to)
+        path, scale = Path(to), Scale.of(pixel_size, unit)
         match path.suffix.lower():
             case ".png" | ".jpg" | ".jpeg":
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_image(path, self.plot())
             case ".csv":
-                measurements.write(path, self.categories, [self.item()])
+                measurements.write(path, self.categories, [self.item()], scale)
             case "":
-                self._save_in(path, formats.chosen(save))
+                self._save_in(path, formats.chosen(save), scale)
             case suffix:
                 raise ValueError(f"{path}: a name ending in .png, .jpg or .csv, or a folder, got {suffix}")
         return path
 
-    def _save_in(self, folder: Path, save: Sequence[Save]) -> None:
+    def _save_in(self, folder: Path, save: Sequence[Save], scale: Scale) -> None:
         formats.refuse_another(folder, self.name, lambda: self.pixels, save, max_pixels=self.max_pixels)
         image = self.path
         if image is None and formats.NEED_PICTURES.intersection(save):
             image = formats.write_picture(folder, self.pixels, self.name)
         item = self.item(image=image)
-        formats.write(folder, self.categories, lambda: [item], save)
+        formats.write(folder, self.categories, lambda: [item], save, scale=scale)
         if "overlay" in save:
             formats.write_overlay(folder, self.pixels, item, self.categories)
 

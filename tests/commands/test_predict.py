@@ -1,5 +1,6 @@
 """`maskwise predict`, with a model that needs no weights."""
 
+import csv
 import io
 import json
 import os
@@ -43,6 +44,33 @@ def test_a_folder_is_looked_at(home, capsys):
     assert {p.name for p in (home / "predictions").iterdir()} == {
         "overlay", "csv", "predict.json", "predictions.jsonl", "failures.jsonl"
     }  # fmt: skip
+
+
+def test_a_table_in_physical_units(home, capsys):
+    maskwise("in", "--save", "csv", capsys=capsys)
+    maskwise("in", "--save", "csv", "--pixel-size", "0.5 µm", "--out", "out", capsys=capsys)
+    pixels, lengths = (
+        list(csv.DictReader((home / name / "csv" / "measurements.csv").read_text("utf-8").splitlines()))
+        for name in ("predictions", "out")
+    )
+    assert [float(row["area_um2"]) for row in lengths] == [float(row["area_px2"]) / 4 for row in pixels]
+    assert len(lengths) == 6
+    maskwise("in", "--save", "csv", "--pixel-size", "0.5um", "--out", "out", "--resume", capsys=capsys)
+    said = maskwise("in", "--save", "csv", "--out", "out", "--resume", capsys=capsys, code=2).err
+    assert "pixel_size: '0.5um', now None" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--pixel-size", "half"), "--pixel-size: expected a length, such as 0.325um, got 'half'"),
+        (("--pixel-size", "0um"), "--pixel-size: the size of a pixel must be positive, got 0.0"),
+        (("--pixel-size", "1um", "--save", "coco"), "--pixel-size is the unit of csv, which --save does not name"),
+    ],
+)
+def test_a_size_of_pixels_that_says_nothing(home, capsys, words, complaint):
+    assert complaint in maskwise("in", *words, capsys=capsys, code=2).err
+    assert not (home / "predictions").exists()
 
 
 def test_a_picture_is_one_line_whatever_it_is_called(home, capsys):

@@ -12,6 +12,7 @@ from scipy import ndimage
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
 from maskwise.data.formats import measurements
+from maskwise.data.formats.measurements import Scale
 from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
 
@@ -89,12 +90,35 @@ def test_a_line_an_instance(tmp_path):
 
 def test_physical_units(tmp_path):
     item = Item(name="a.png", size=(10, 20), labelled=targets(np.ones((10, 20), bool)))
-    measurements.write(tmp_path / "m.csv", CATEGORIES, [item], pixel_size=0.5, unit="mm")
+    measurements.write(tmp_path / "m.csv", CATEGORIES, [item], Scale(0.5, "mm"))
     (row,) = rows(tmp_path / "m.csv")
     assert (row["area_mm2"], row["perimeter_mm"], row["box_x1_mm"], row["centroid_y_mm"]) == ("50", "28", "10", "2.25")
     for size in (0, -1, math.nan, math.inf):
         with pytest.raises(ValueError, match="size of a pixel"):
-            measurements.write(tmp_path / "m.csv", CATEGORIES, [item], pixel_size=size)
+            Scale.of(size)
+    with pytest.raises(ValueError, match="expected letters"):
+        Scale(1, "u,m")
+
+
+@pytest.mark.parametrize(
+    ("text", "scale"),
+    [
+        ("0.325", Scale(0.325, "um")),
+        ("0.325um", Scale(0.325, "um")),
+        (" .5 µm ", Scale(0.5, "um")),
+        ("2e-3μm", Scale(0.002, "um")),
+        ("12cm", Scale(12, "cm")),
+        ("3 m", Scale(3, "m")),
+    ],
+)
+def test_a_length_as_people_write_it(text, scale):
+    assert Scale.parse(text) == scale == Scale.parse(str(scale))
+
+
+@pytest.mark.parametrize("text", ["", "um", "0", "-1um", "1.2.3um", "0.3,2um", "1um2", "inf", "nan um", "1 u m"])
+def test_what_is_no_length(text):
+    with pytest.raises(ValueError, match=r"expected (a length|letters)|must be positive"):
+        Scale.parse(text)
 
 
 def test_scores_of_predictions_and_masks_without_pixels(tmp_path):

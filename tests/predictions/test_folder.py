@@ -14,6 +14,7 @@ from bright import NAMES, Bright, found, picture, same
 
 from maskwise.categories import Categories
 from maskwise.data.check import check
+from maskwise.data.formats.measurements import Scale
 from maskwise.data.images import read_image, write_image
 from maskwise.data.open import open_data
 from maskwise.predict import Options
@@ -442,6 +443,7 @@ def test_predictions_that_are_written_over_leave_nothing_behind(pictures, save):
         ({"options": Options(min_score=0.3, batch=2)}, r"options.min_score: 0, now 0.3"),
         ({"model": {"name": "other"}}, "model.name: 'bright', now 'other'"),
         ({"save": ("csv",)}, "save"),
+        ({"scale": Scale(0.5, "um")}, "pixel_size: None, now '0.5um'"),
     ],
 )
 def test_only_the_same_run_goes_on(change, complaint, pictures):

@@ -18,6 +18,7 @@ from maskwise.commands.asked import WRONG, Flag, answer, print_json
 from maskwise.terminal import Terminal, grid, plain
 
 if TYPE_CHECKING:
+    from maskwise.data.formats.measurements import Scale
     from maskwise.predict import Failed, Options, Result
     from maskwise.predictions.finder import Finder
     from maskwise.predictions.folder import Done, Job
@@ -46,6 +47,7 @@ class _Wishes(TypedDict, total=False):
     """Of a job, beside what it is about."""
 
     save: "tuple[Save, ...]"
+    scale: "Scale"
     link: bool
     resume: bool
     exist_ok: bool
@@ -92,6 +94,8 @@ class Writing:
     """folder to write to; one that holds something is left alone"""
     save: Annotated[str, tyro.conf.arg(metavar="KIND,...")] = "overlay,coco,csv"
     """any of overlay, coco, labelme, yolo, png, csv"""
+    pixel_size: Annotated[str | None, tyro.conf.arg(metavar="LENGTH", help_behavior_hint="(default: 1px)")] = None
+    """side of a pixel, such as 0.325um: the unit of csv"""
     copy: Flag = False
     """copies of the pictures beside their annotations, not links"""
     resume: Flag = False
@@ -131,13 +135,21 @@ def predict(
         tile=None if looking.tile == "none" else looking.tile,
         max_pixels=MAX_PIXELS if looking.max_pixels is None else looking.max_pixels,
     )
+    kinds = chosen(writing.save)
+    scale = _scale(writing.pixel_size, kinds)
     named = wanted(sources, options.max_pixels, stdin=stdin, out=writing.out)
-    kinds, loaded = chosen(writing.save), load(model, device=looking.device)
+    loaded = load(model, device=looking.device)
     link = not writing.copy
     if link and not _can_link():
         print("links are not allowed here: the pictures are copied", file=sys.stderr)
         link = False
-    rest: _Wishes = {"save": kinds, "link": link, "resume": writing.resume, "exist_ok": writing.exist_ok}
+    rest: _Wishes = {
+        "save": kinds,
+        "scale": scale,
+        "link": link,
+        "resume": writing.resume,
+        "exist_ok": writing.exist_ok,
+    }
     return report(loaded, named, job(writing.out, model, named.sources, options, **rest), json=json)
 
 
@@ -151,6 +163,19 @@ def chosen_options(**wishes: Any) -> "Options":
         name, colon, rest = str(error).partition(":")
         typed = "conf" if name == "min_score" else name.replace("_", "-")
         raise ValueError(f"--{typed}{colon}{rest}") from None
+
+
+def _scale(pixel_size: str | None, save: "Sequence[Save]") -> "Scale":
+    from maskwise.data.formats.measurements import PIXELS, Scale
+
+    if pixel_size is None:
+        return PIXELS
+    if "csv" not in save:
+        raise ValueError("--pixel-size is the unit of csv, which --save does not name")
+    try:
+        return Scale.parse(pixel_size)
+    except ValueError as error:
+        raise ValueError(f"--pixel-size: {error}") from None
 
 
 def job(out: Path, model: str, sources: Sequence[str], options: "Options", **rest: Unpack[_Wishes]) -> "Job":

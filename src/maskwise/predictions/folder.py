@@ -29,6 +29,7 @@ from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
 from maskwise.data.files import absolute, at_home, replacing
 from maskwise.data.formats import json_file
+from maskwise.data.formats.measurements import PIXELS, Scale
 from maskwise.data.images import ImageReadError
 from maskwise.data.locks import held
 from maskwise.masks import Masks
@@ -64,6 +65,8 @@ class Job:
     sources: Sequence[str]
     options: Options
     save: tuple[Save, ...] = ("overlay", "coco")
+    scale: Scale = PIXELS
+    """Of the measurements."""
     link: bool = True
     """Lay links to the pictures beside their annotations, and not copies."""
     resume: bool = False
@@ -154,7 +157,7 @@ def _data_sets(job: Job, categories: Categories) -> dict[str, Written]:
             continue
         _refuse_corrected(job, name)
         _note(job.out, name, None)  # what is half written is not noted as whole
-        written |= formats.write(job.out, categories, partial(_items, job), [name])
+        written |= formats.write(job.out, categories, partial(_items, job), [name], scale=job.scale)
         losses = dict(written[name].losses)
         _note(job.out, name, {"lines": lines, "files": _digest(job.out / name), "losses": losses})
     return written
@@ -275,6 +278,7 @@ def _about(finder: Finder, job: Job, batch: int) -> Json:
         "options": {**asdict(job.options), "batch": batch},
         "save": list(job.save),
         "link": job.link,
+        **({} if job.scale == PIXELS else {"pixel_size": str(job.scale)}),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
 from maskwise.data.formats import coco, label_map, labelme, measurements, yolo
+from maskwise.data.formats.measurements import PIXELS, Scale
 from maskwise.data.formats.pictures import inner_name
 from maskwise.data.images import list_images, read_image, write_image
 from maskwise.draw import overlay
@@ -29,8 +30,8 @@ OURS = (*get_args(Save), "pictures")
 Write: TypeAlias = Callable[[Path, Categories, Iterable[Item]], Written]
 
 
-def _csv(root: Path, categories: Categories, items: Iterable[Item]) -> Written:
-    return Written((measurements.write(root / "measurements.csv", categories, items),), {})
+def _csv(root: Path, categories: Categories, items: Iterable[Item], *, scale: Scale = PIXELS) -> Written:
+    return Written((measurements.write(root / "measurements.csv", categories, items, scale),), {})
 
 
 DATA: Mapping[Save, Write] = {
@@ -103,10 +104,17 @@ def _another_table(path: Path, name: str) -> Path | None:
 
 
 def write(
-    folder: Path, categories: Categories, items: Callable[[], Iterable[Item]], save: Iterable[Save]
+    folder: Path,
+    categories: Categories,
+    items: Callable[[], Iterable[Item]],
+    save: Iterable[Save],
+    *,
+    scale: Scale = PIXELS,
 ) -> dict[str, Written]:
     """Each format in its own folder; `items` is asked for the pictures once a format."""
-    return {name: DATA[name](folder / name, categories, items()) for name in save if name in DATA}
+    of_scale: Mapping[Save, Write] = {} if scale == PIXELS else {"csv": partial(_csv, scale=scale)}
+    data = {**DATA, **of_scale}
+    return {name: data[name](folder / name, categories, items()) for name in save if name in DATA}
 
 
 def write_overlay(folder: Path, pixels: Picture, item: Item, categories: Categories) -> Path:

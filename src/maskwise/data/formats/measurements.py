@@ -7,7 +7,9 @@ has 0. A part is connected by edges of pixels, a hole by edges or corners. Where
 are in its unit and areas in the unit squared, as the header says.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,45 @@ _WEIGHTS[[21, 33]] = np.sqrt(2)
 _WEIGHTS[[13, 23]] = (1 + np.sqrt(2)) / 2
 
 
+_WRITTEN = re.compile(r"(?P<side>[-+.\d]+(e[-+]?\d+)?)\s*(?P<unit>\D*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How long the side of a pixel is."""
+
+    side: float = 1.0
+    unit: str = "px"
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.side) and self.side > 0):
+            raise ValueError(f"the size of a pixel must be positive, got {self.side}")
+        if not self.unit.isalpha():  # it becomes a part of names of columns
+            raise ValueError(f"the unit of a length: expected letters, such as um, got {self.unit!r}")
+
+    @classmethod
+    def of(cls, pixel_size: float | None, unit: str = "um") -> "Scale":
+        """None: there is no size but the pixel."""
+        return PIXELS if pixel_size is None else cls(pixel_size, unit)
+
+    @classmethod
+    def parse(cls, text: str) -> "Scale":
+        """From what people write: 0.325um, 0.325 µm, 12cm, or 0.325, which is in µm."""
+        if (match := _WRITTEN.fullmatch(text.strip())) is None:
+            raise ValueError(f"expected a length, such as 0.325um, got {text!r}")
+        try:
+            side = float(match["side"])
+        except ValueError:
+            raise ValueError(f"expected a length, such as 0.325um, got {text!r}") from None
+        return cls(side, re.sub("[µμ]", "u", match["unit"]) or "um")  # micro sign and the Greek letter
+
+    def __str__(self) -> str:
+        return f"{self.side}{self.unit}"
+
+
+PIXELS = Scale()
+
+
 def perimeter(bits: Bool[np.ndarray, "h w"]) -> float:
     """In pixels; see the top of this file."""
     padded = np.pad(bits, 1)
@@ -45,44 +86,27 @@ def holes(bits: Bool[np.ndarray, "h w"]) -> int:
     return int(ndimage.label(~np.pad(bits, 1), np.ones((3, 3)))[1]) - 1
 
 
-def header(*, pixel_size: float | None = None, unit: str = "um") -> tuple[str, ...]:
+def header(scale: Scale = PIXELS) -> tuple[str, ...]:
     """Names of the columns, with the unit of each that has one."""
-    length = "px" if pixel_size is None else unit
-    named = [f"{name}_{length}" for name in LENGTHS]
-    return ("image", "id", "category", f"area_{length}2", *named, "parts", "holes", "score", "quality", "mask_score")
+    sizes = (f"area_{scale.unit}2", *(f"{name}_{scale.unit}" for name in LENGTHS))
+    return ("image", "id", "category", *sizes, "parts", "holes", "score", "quality", "mask_score")
 
 
-def measure(item: Item, categories: Categories, *, pixel_size: float | None = None) -> Iterator[Sequence[object]]:
+def measure(item: Item, categories: Categories, scale: Scale = PIXELS) -> Iterator[Sequence[object]]:
     """A line an instance; scores are empty for ground truth, what a mask without pixels has not is empty too."""
-    labelled, side = item.labelled, _side(pixel_size)
+    labelled = item.labelled
     ids = item.ids or range(1, len(labelled) + 1)
     for i, (id_, window) in enumerate(zip(ids, labelled.masks.tight().crops(), strict=True)):
         name = categories.name(int(labelled.labels[i]))
         counts = (parts(window.bits), holes(window.bits)) if window.bits.size else (0, 0)
-        yield (item.name, id_, name, *_sizes(window, side), *counts, *_scores(item, i))
+        yield (item.name, id_, name, *_sizes(window, scale.side), *counts, *_scores(item, i))
 
 
-def write(
-    path: Path,
-    categories: Categories,
-    items: Iterable[Item],
-    *,
-    pixel_size: float | None = None,
-    unit: str = "um",
-) -> Path:
-    """The table of a whole data set. `pixel_size` is the side of a pixel in `unit`."""
-    _side(pixel_size)  # also where there is nothing to measure
+def write(path: Path, categories: Categories, items: Iterable[Item], scale: Scale = PIXELS) -> Path:
+    """The table of a whole data set."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = (row for item in items for row in measure(item, categories, pixel_size=pixel_size))
-    return write_table(path, header(pixel_size=pixel_size, unit=unit), rows)
-
-
-def _side(pixel_size: float | None) -> float:
-    if pixel_size is None:
-        return 1.0
-    if not (np.isfinite(pixel_size) and pixel_size > 0):
-        raise ValueError(f"the size of a pixel must be positive, got {pixel_size}")
-    return pixel_size
+    rows = (row for item in items for row in measure(item, categories, scale))
+    return write_table(path, header(scale), rows)
 
 
 def _sizes(window: Window, side: float) -> tuple[object, ...]:
