@@ -2,6 +2,7 @@ import os
 
 import pytest
 import torch
+import typed
 from hypothesis import settings
 
 # The same examples each time, so that whoever changes something knows that a failure is theirs; and, to look for new
@@ -10,6 +11,7 @@ settings.register_profile("same", deadline=None, max_examples=40, derandomize=Tr
 settings.register_profile("search", deadline=None, max_examples=400)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 torch.set_num_threads(1)
+typed.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -337,10 +337,10 @@ def on(names):
 @pytest.mark.parametrize(
     ("names", "kept"),
     [
-        (("square", "disc"), {0: 1, 1: 0}),
-        (("disc", "ring"), {0: 0}),
+        pytest.param(("square", "disc"), {0: 1, 1: 0}, marks=pytest.mark.long),
+        pytest.param(("disc", "ring"), {0: 0}, marks=pytest.mark.long),
         (("ring", "square", "disc"), {1: 1, 2: 0}),
-        (("square",), {0: 1}),
+        pytest.param(("square",), {0: 1}, marks=pytest.mark.long),
         (("ring", "star"), {}),
     ],
 )

@@ -409,12 +409,14 @@ def ran(folder, script):
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
+@pytest.mark.long
 def test_workers_leave_a_script_alone_that_they_need_nothing_of(tmp_path):
     done = ran(tmp_path, _UNGUARDED)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
     assert (tmp_path / "runs").read_text() == "run "
 
 
+@pytest.mark.long
 def test_workers_find_what_a_script_defines(tmp_path):
     done = ran(tmp_path, _OF_ITS_OWN)
     assert (done.returncode, done.stdout) == (0, "[1.0, 1.0, 1.0]\n"), done.stderr
