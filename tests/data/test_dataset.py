@@ -134,6 +134,14 @@ def test_refuses_what_is_unclear(tmp_path, truth):
     assert open_data(tmp_path, format="coco").format == "coco"
 
 
+def test_what_predictions_say_of_themselves_is_no_data_set(tmp_path):
+    (tmp_path / "predict.json").write_text('{"model": {"name": "nuclei"}, "categories": [], "sources": []}')
+    with pytest.raises(ValueError, match=r"it holds predictions, whose data sets are folders in it, such as .*coco"):
+        open_data(tmp_path)
+    (tmp_path / "predict.json").write_text('{"categories": [], "images": [], "annotations": []}')
+    assert set(candidates(tmp_path)) == {"coco"}
+
+
 def test_a_split_must_be_chosen_where_there_are_two(tmp_path):
     item = Item(name="a.png", size=(2, 2), labelled=Targets.none((2, 2)))
     for split in ("train", "val2017"):

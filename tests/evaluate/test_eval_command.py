@@ -125,7 +125,11 @@ def test_wrong_entries_go_to_stderr(files, capsys):
     assert main([*files, "--json"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "maskwise eval: results[2]: unknown image_id 999999: none of the 6 of the ground truth\n"
+    assert err == f"maskwise eval: {path}: results[2]: unknown image_id 999999: none of the 6 of the ground truth\n"
+    truth = Path(files[0])
+    truth.write_text(json.dumps(json.loads(truth.read_text()) | {"images": [3]}))
+    assert main([*files, "--json"]) == 2
+    assert capsys.readouterr().err == f"maskwise eval: {truth}: images[0]: expected an object, got int\n"
 
 
 def test_a_misspelt_policy_is_refused_with_the_nearest(files, capsys):

@@ -32,6 +32,8 @@ def detected(path: Path) -> str:
     if not reasons:
         bare = path.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir())
         found = ": there are pictures, but no annotations were found" if bare else ""
+        if (path / "predict.json").is_file():
+            found = f": it holds predictions, whose data sets are folders in it, such as {path / 'coco'}"
         raise ValueError(f"{path} looks like none of the formats {', '.join(FORMATS)}{found}; {SAY_WHICH}")
     if len(reasons) > 1:
         shown = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())

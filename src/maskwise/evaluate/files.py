@@ -34,16 +34,24 @@ def load_comparison(truth_path: str | Path, results_path: str | Path, iou: Kind 
         results = annotated.results(results, truth, str(results_path))
     if not isinstance(results, list):
         raise ValueError(f"{results_path}: expected COCO results (a list), got {type(results).__name__}")
-    return compare(truth, results, iou, data=Path(truth_path).name)
+    files = f"{truth_path}: ", f"{results_path}: "
+    return compare(truth, results, iou, data=Path(truth_path).name, files=files)
 
 
 def compare(
-    truth: Mapping[str, object], results: Sequence[object], iou: Kind = "segm", *, data: str = ""
+    truth: Mapping[str, object],
+    results: Sequence[object],
+    iou: Kind = "segm",
+    *,
+    data: str = "",
+    files: tuple[str, str] = ("ground truth: ", ""),
 ) -> Comparison:
-    """The same from what `json.load` returns."""
-    categories, images, annotations = (_entries(truth, table) for table in ("categories", "images", "annotations"))
-    found = [_Entry.of("results", i, row) for i, row in enumerate(results)]
-    known = _Known.read(_categories(categories, [*annotations, *found]), images)
+    """The same from what `json.load` returns. `files`: what complaints about the one and the other begin with."""
+    of_truth, of_results = files
+    tables = "categories", "images", "annotations"
+    categories, images, annotations = (_entries(truth, table, of_truth) for table in tables)
+    found = [_Entry.of(of_results, "results", i, row) for i, row in enumerate(results)]
+    known = _Known.read(_categories(categories, [*annotations, *found], of_truth), images)
     sides = _truths(annotations, known, iou), _founds(found, known, iou)
     pairs = tuple(Pair(*row) for row in zip(known.images, *sides, strict=True))
     return Comparison(categories=known.categories, pairs=pairs, data=data)
@@ -58,12 +66,12 @@ class _Entry:
     is_result: bool
 
     @classmethod
-    def of(cls, table: str, index: int, row: object) -> "_Entry":
+    def of(cls, file: str, table: str, index: int, row: object) -> "_Entry":
         if not isinstance(row, dict):
-            raise ValueError(f"{table}[{index}]: expected an object, got {type(row).__name__}")
+            raise ValueError(f"{file}{table}[{index}]: expected an object, got {type(row).__name__}")
         is_result = table == "results"
         id_ = f" (id {row['id']})" if "id" in row and not is_result else ""
-        return cls(f"{table}[{index}]{id_}", row, is_result)
+        return cls(f"{file}{table}[{index}]{id_}", row, is_result)
 
     def has(self, name: str) -> bool:
         return _given(self.fields.get(name))
@@ -133,11 +141,11 @@ def _given(value: object) -> bool:
     return value is not None and (type(value) is not list or len(value) > 0)
 
 
-def _entries(truth: Mapping[str, object], table: str) -> list[_Entry]:
+def _entries(truth: Mapping[str, object], table: str, file: str) -> list[_Entry]:
     rows = truth.get(table)
     if not isinstance(rows, list):
-        raise ValueError(f"ground truth: expected a list {table!r}, got {type(rows).__name__}")
-    return [_Entry.of(table, i, row) for i, row in enumerate(rows)]
+        raise ValueError(f"{file}expected a list {table!r}, got {type(rows).__name__}")
+    return [_Entry.of(file, table, i, row) for i, row in enumerate(rows)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,13 +177,13 @@ class _Known:
         )
 
 
-def _categories(entries: list[_Entry], objects: list[_Entry]) -> Categories:
+def _categories(entries: list[_Entry], objects: list[_Entry], file: str) -> Categories:
     """Two of one name are told apart as in data sets that are read to learn from."""
     entries = sorted(entries, key=lambda entry: entry.number("id"))
     points = next((e.get("keypoints") for e in entries if e.has("keypoints")), [])
     named = {int(e.number("id")): str(e.get("name")) for e in entries}
     if len(named) < len(entries):
-        raise ValueError("ground truth: two categories have the same 'id'")
+        raise ValueError(f"{file}two categories have the same 'id'")
     used = {id_ for e in objects if isinstance(id_ := e.fields.get("category_id"), int | float)}
     named = told_apart(named, used)
     return Categories(

@@ -32,8 +32,11 @@ def annotation_files(root: Path) -> dict[str, Path]:
 
 
 def is_coco(path: Path) -> bool:
+    """LabelMe's files have shapes, and what predictions say of themselves has categories, too."""
     keys = json_file.first_keys(path)
-    return "shapes" not in keys and not keys.isdisjoint({"images", "annotations", "categories"})
+    if "shapes" in keys or (path.name == "predict.json" and "model" in keys):
+        return False
+    return not keys.isdisjoint({"images", "annotations", "categories"})
 
 
 def choose(root: Path, found: Sequence[str], wanted: str | None) -> str:
