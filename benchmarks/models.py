@@ -33,7 +33,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.methods.mask_rcnn import MaskRCNN
 from maskwise.structures import Images
 from maskwise.weights import torchvision

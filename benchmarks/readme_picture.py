@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import maskwise
-from maskwise.data.scenes import Scene, Scenes
+from maskwise.data.synthetic.scenes import Scene, Scenes
 from maskwise.draw import Picture, contact_sheet, overlay
 
 CELL = 285

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 
 FILE = Path(__file__).parent / "results" / "scenes.json"
 LEAST = 150

@@ -36,7 +36,7 @@ from rich.table import Table
 from scipy import ndimage
 
 from maskwise.categories import Categories
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.masks import Masks
 from maskwise.structures import Instances
 

@@ -6,7 +6,7 @@ from maskwise.categories import Categories
 from maskwise.data.dataset import Item
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import write_image
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 
 SCENES = Scenes(size=(32, 32), count=(1, 2), classes=("disc", "square"))
 

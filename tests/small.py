@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from maskwise.data.scenes import Scene, Scenes
+from maskwise.data.synthetic.scenes import Scene, Scenes
 from maskwise.methods import METHODS, Method
 from maskwise.structures import Images, Targets
 

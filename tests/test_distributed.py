@@ -102,7 +102,7 @@ WORKER = """
 import os, sys, time
 from dataclasses import replace
 from pathlib import Path
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.recipes.run import Optim, Synthetic
 from maskwise.train import train
 from tiny_method import METHODS, Config, Tiny, tiny_run

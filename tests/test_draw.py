@@ -9,7 +9,7 @@ import torch
 from PIL import ImageDraw
 
 from maskwise.categories import Categories
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.draw import PALETTE, PAPER, QUALITY, colour, contact_sheet, overlay
 from maskwise.masks import Masks
 from maskwise.rle import Window

@@ -19,7 +19,7 @@ from maskwise.data.dataset import Item
 from maskwise.data.formats import coco
 from maskwise.data.images import write_image
 from maskwise.data.open import open_data
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.data.transforms import Enlarge
 from maskwise.methods import METHODS
 from maskwise.model import digest, load

@@ -15,7 +15,7 @@ from tiny_method import tiny_run
 from maskwise import cli, rle
 from maskwise.categories import Categories
 from maskwise.data.images import read_image
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.evaluate.coco import COCO, coco
 from maskwise.evaluate.errors import errors
 from maskwise.evaluate.objects import Comparison, Found, Pair, mask_boxes

@@ -16,7 +16,7 @@ from tiny_method import METHODS, Config, Tiny, tiny_run
 from torch import nn
 
 from maskwise.checkpoint import load_weights, read_model
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.logbook import Logbook, prepare
 from maskwise.masks import Masks
 from maskwise.methods import METHODS as ALL

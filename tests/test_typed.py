@@ -8,7 +8,7 @@ from jaxtyping import Float
 from typed import jaxtyped
 
 from maskwise.boxes import area
-from maskwise.data.dice import Dice
+from maskwise.data.synthetic.dice import Dice
 
 Row = Float[np.ndarray, "n"]
 checked = jaxtyped(typechecker=beartype.beartype)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip, Resize
 from maskwise.masks import Masks
 from maskwise.methods import Entry

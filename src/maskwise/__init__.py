@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from maskwise.data.images import ImageReadError as ImageReadError
     from maskwise.data.images import read_image as read_image
     from maskwise.data.open import open_data as open_data
-    from maskwise.data.scenes import Scenes as Scenes
+    from maskwise.data.synthetic.scenes import Scenes as Scenes
     from maskwise.masks import Masks as Masks
     from maskwise.model import Model as Model
     from maskwise.model import load as load
@@ -53,7 +53,7 @@ _HOME = {
     "Model": "maskwise.model",
     "Result": "maskwise.predict",
     "Run": "maskwise.recipes.run",
-    "Scenes": "maskwise.data.scenes",
+    "Scenes": "maskwise.data.synthetic.scenes",
     "Targets": "maskwise.structures",
     "load": "maskwise.model",
     "open_data": "maskwise.data.open",

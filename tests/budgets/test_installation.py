@@ -95,7 +95,7 @@ for module in pkgutil.walk_packages(maskwise.__path__, "maskwise."):
 from small import build
 from maskwise.checkpoint import About, write_model
 from maskwise.recipes.stored import to_json
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from pathlib import Path
 made, scenes = build("ms_rcnn"), Scenes(size=(64, 96))
 about = About(method="ms_rcnn", config=to_json(made.cfg), categories=scenes.categories)

@@ -8,7 +8,7 @@ import pytest
 STEP = """
 import sys, threading
 import psutil, torch
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.methods import METHODS
 from maskwise.structures import Images
 

@@ -380,7 +380,7 @@ def test_blur_draws_from_its_own_chance_in_a_loader(tmp_path):
 _UNGUARDED = """
 from pathlib import Path
 from maskwise.data.loader import Loader
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 
 with Path(__file__).with_name("runs").open("a") as file:
     file.write("run ")
@@ -390,7 +390,7 @@ with Loader(Scenes(size=(32, 32)).samples(3), batch_size=1, workers=1) as loader
 _OF_ITS_OWN = """
 from pathlib import Path
 from maskwise.data.loader import Loader
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 
 class Bright:
     def __call__(self, sample, chance):
@@ -425,7 +425,7 @@ def test_workers_find_what_a_script_defines(tmp_path):
 _KILLED = """
 import multiprocessing, os, signal
 from maskwise.data.loader import Loader
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 
 if __name__ == "__main__":
     batches = iter(Loader(Scenes(size=(32, 32)).samples(100), batch_size=1, workers=2))

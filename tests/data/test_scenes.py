@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from maskwise.data.dice import Dice
-from maskwise.data.figures import PARTS, PEOPLE
-from maskwise.data.scenes import COLOURED, Mode, Scene, Scenes
-from maskwise.data.shapes import PLAIN, SHAPES
-from maskwise.data.sprites import read_sprite
+from maskwise.data.synthetic.dice import Dice
+from maskwise.data.synthetic.figures import PARTS, PEOPLE
+from maskwise.data.synthetic.scenes import COLOURED, Mode, Scene, Scenes
+from maskwise.data.synthetic.shapes import PLAIN, SHAPES
+from maskwise.data.synthetic.sprites import read_sprite
 
 PLAIN_SCENES = Scenes(clutter=0, lighting=0, noise=0)
 
@@ -56,7 +56,7 @@ def test_bytes_never_change(mode: Mode) -> None:
 
 @pytest.mark.long
 def test_another_process_makes_the_same_bytes() -> None:
-    code = "from maskwise.data.scenes import Scenes; import hashlib\n"
+    code = "from maskwise.data.synthetic.scenes import Scenes; import hashlib\n"
     code += "print(hashlib.sha256(Scenes(seed=5).scene(40).pixels.tobytes()).hexdigest())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == hashlib.sha256(Scenes(seed=5).scene(40).pixels.tobytes()).hexdigest()

@@ -5,7 +5,7 @@ import torch
 from small import CLASSES, batch, small
 from torch.nn.functional import max_pool2d
 
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.masks import Masks
 from maskwise.methods import mask_rcnn
 from maskwise.parts.mask_head import mask_iou, share_inside

@@ -11,7 +11,7 @@ from given import pictures
 from small import CLASSES, batch, small
 from torch import nn
 
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.evaluate.coverage import dice
 from maskwise.evaluate.objects import Comparison
 from maskwise.evaluate.structures import pair

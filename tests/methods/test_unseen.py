@@ -18,7 +18,7 @@ from trunk import Trunk
 
 from maskwise import backbones, boxes
 from maskwise.categories import OBJECT
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.evaluate.coverage import dice
 from maskwise.evaluate.objects import Comparison
 from maskwise.evaluate.recall import recall

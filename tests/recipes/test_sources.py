@@ -7,8 +7,8 @@ import torch
 from pictures import write_scenes
 from tiny_method import METHODS, Tiny, tiny_run
 
-from maskwise.data.scenes import Scenes
 from maskwise.data.source import FileSource
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip, VerticalFlip
 from maskwise.evaluate.structures import truth_of
 from maskwise.methods import mask_rcnn

@@ -154,7 +154,7 @@ def _run(recipe: str | None, model: str, data: str | None) -> "Run[Any] | None":
 
 def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: int | None) -> _Judged:
     """The data that is named, else what the run is judged by: its own data is that, also where it is named."""
-    from maskwise.data.scenes import Scenes
+    from maskwise.data.synthetic.scenes import Scenes
     from maskwise.recipes.run import Files, Synthetic
     from maskwise.recipes.sources import format_elsewhere
 

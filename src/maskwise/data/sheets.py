@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Record
 from maskwise.data.images import ImageReadError, read_image
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.structures import Instances, Targets
 
 MOST_LABELS = 16

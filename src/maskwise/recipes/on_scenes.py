@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeVar
 
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.data.transforms import HorizontalFlip, Resize
 from maskwise.recipes.run import Change, Data, Optim, Run, Schedule, Synthetic, Watch
 

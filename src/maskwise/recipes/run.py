@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from maskwise.categories import Categories
 from maskwise.data import transforms
-from maskwise.data.scenes import Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.recipes.stored import from_json, refuse_unknown, to_json
 
 C = TypeVar("C")

@@ -21,14 +21,14 @@ from jaxtyping import Float, Float32, Int, Int8, UInt8
 from torch import Tensor
 
 from maskwise.categories import Categories
-from maskwise.data.bodies import Body, Lamp, crowd_of, of_shape, of_sprite, overlap, put
-from maskwise.data.dice import Dice, Vector
-from maskwise.data.figures import PARTS, PEOPLE, of_person
-from maskwise.data.placing import Board, Placed, Relation, place, place_at
 from maskwise.data.sample import Sample
-from maskwise.data.shapes import SHAPES
-from maskwise.data.sprites import sprite_files
-from maskwise.data.textures import COLOURS, TEXTURES, clutter, exposed, ground, light
+from maskwise.data.synthetic.bodies import Body, Lamp, crowd_of, of_shape, of_sprite, overlap, put
+from maskwise.data.synthetic.dice import Dice, Vector
+from maskwise.data.synthetic.figures import PARTS, PEOPLE, of_person
+from maskwise.data.synthetic.placing import Board, Placed, Relation, place, place_at
+from maskwise.data.synthetic.shapes import SHAPES
+from maskwise.data.synthetic.sprites import sprite_files
+from maskwise.data.synthetic.textures import COLOURS, TEXTURES, clutter, exposed, ground, light
 from maskwise.masks import Masks
 from maskwise.rle import Size, Window
 from maskwise.structures import Parts, Targets

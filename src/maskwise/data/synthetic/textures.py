@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from maskwise.data.dice import Dice, Vector, turned
 from maskwise.data.images import list_images, read_image
-from maskwise.data.shapes import Field, limited
+from maskwise.data.synthetic.dice import Dice, Vector, turned
+from maskwise.data.synthetic.shapes import Field, limited
 from maskwise.rle import Size
 
 Planes = Float32[np.ndarray, "3 h w"]

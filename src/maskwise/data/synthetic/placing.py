@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from maskwise.data.bodies import Body, Lamp, Layer, draw, overlap
-from maskwise.data.dice import Dice, Vector
+from maskwise.data.synthetic.bodies import Body, Lamp, Layer, draw, overlap
+from maskwise.data.synthetic.dice import Dice, Vector
 from maskwise.rle import Size
 
 Relation = Literal["apart", "touching", "behind"]

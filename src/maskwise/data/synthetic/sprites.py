@@ -12,9 +12,9 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from maskwise.data.dice import Vector
 from maskwise.data.images import list_images, read_image
-from maskwise.data.shapes import Field
+from maskwise.data.synthetic.dice import Vector
+from maskwise.data.synthetic.shapes import Field
 
 MOST_PIXELS = 512
 """Along the longer side; larger sprites are reduced once, when they are read."""

@@ -7,10 +7,10 @@ units of r, y down, the hips at 0, 0.
 from math import sqrt
 
 from maskwise.categories import Categories
-from maskwise.data.bodies import Body, Piece
-from maskwise.data.dice import Dice, Vector, turn, turned
-from maskwise.data.shapes import disc, limb
-from maskwise.data.textures import COLOURS, Colour, Texture, flat, jittered, shade, texture
+from maskwise.data.synthetic.bodies import Body, Piece
+from maskwise.data.synthetic.dice import Dice, Vector, turn, turned
+from maskwise.data.synthetic.shapes import disc, limb
+from maskwise.data.synthetic.textures import COLOURS, Colour, Texture, flat, jittered, shade, texture
 
 PEOPLE = Categories(
     names=("person",),

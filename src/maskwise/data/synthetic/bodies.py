@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Int8
 
-from maskwise.data.dice import Dice, Vector, turned
-from maskwise.data.shapes import PLAIN, SHAPES, Distance, Field, Form, limited
-from maskwise.data.sprites import drawn_sprite, sprite_reach
-from maskwise.data.textures import COLOURS, TEXTURES, Planes, Texture, centres, flat, painted, texture
+from maskwise.data.synthetic.dice import Dice, Vector, turned
+from maskwise.data.synthetic.shapes import PLAIN, SHAPES, Distance, Field, Form, limited
+from maskwise.data.synthetic.sprites import drawn_sprite, sprite_reach
+from maskwise.data.synthetic.textures import COLOURS, TEXTURES, Planes, Texture, centres, flat, painted, texture
 from maskwise.rle import Size
 
 NO_PART = -1

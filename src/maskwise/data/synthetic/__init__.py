@@ -1,0 +1,1 @@
+"""Synthetic scenes: pictures with exact ground truth, made when they are asked for."""
