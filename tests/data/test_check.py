@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +181,29 @@ def test_workers_find_the_same(make):
     alone = check(*splits)
     assert "missing-image" in [p.rule for p in alone]
     assert check(*splits, workers=1) == alone
+
+
+_UNGUARDED = """
+import sys
+from pathlib import Path
+from maskwise.data.check import check
+from maskwise.data.open import open_data
+
+with Path(__file__).with_name("runs").open("a") as file:
+    file.write("run ")
+print(len(check(open_data(sys.argv[1], split="train"), workers=1)))
+"""
+
+
+@pytest.mark.long
+def test_workers_leave_the_script_alone(make, tmp_path):
+    splits = make({"train": {"a.png": block(4), "b.png": targets("ab")}})
+    script = tmp_path / "script.py"
+    script.write_text(_UNGUARDED)
+    command = [sys.executable, str(script), str(splits[0].root)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{len(check(*splits))}\n"), done.stderr
+    assert (tmp_path / "runs").read_text() == "run "
 
 
 def test_counts(make, tmp_path):

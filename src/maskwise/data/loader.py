@@ -8,15 +8,14 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Literal
 
 import torch
@@ -31,6 +30,7 @@ from maskwise.data.failures import BadFiles, Failure, FailureLog, Stage, TooMany
 from maskwise.data.images import ImageReadError
 from maskwise.data.order import Last, batches
 from maskwise.data.sample import Sample
+from maskwise.data.scripts import left_alone
 from maskwise.data.source import FileBacked, Indexed, SizedSource, Source
 from maskwise.data.transforms import Transform
 from maskwise.rle import Size
@@ -207,9 +207,8 @@ class Loader:
         return self._pipe[0]
 
     def _starting(self) -> AbstractContextManager[None]:
-        """Workers that need nothing of the program's script do not run it: it may train without asking whether it is
-        the main module, and would train in each of them."""
-        return nullcontext() if self._start == "fork" or _of_main(self._maker) else _without_main()
+        """What is forked runs nothing anew."""
+        return nullcontext() if self._start == "fork" else left_alone(self._maker)
 
     def close(self) -> None:
         """End the workers. Iterating starts new ones."""
@@ -420,22 +419,3 @@ def _context(start: Start | None) -> multiprocessing.context.BaseContext:
     if start == "forkserver":  # all workers share what the server has imported: the first begins in seconds, not each
         context.set_forkserver_preload(["__main__", "maskwise.data.workers"])
     return context
-
-
-def _of_main(maker: _Maker) -> bool:
-    """Whether it has classes or functions of the program's script, which are found there by their names."""
-    try:
-        return b"__main__" in pickle.dumps(maker)
-    except Exception:  # what only processes can send each other; else starting them says what is wrong with it
-        return True
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """New processes are told which file the main module is, and run it: meanwhile it is none."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from maskwise.data.dataset import DataSet, Labelled, Problem, Record, picture_problem
 from maskwise.data.images import ImageReadError
+from maskwise.data.scripts import left_alone
 
 T = TypeVar("T")
 AT_ONCE = 16
@@ -20,13 +21,16 @@ def over(work: Callable[[Record], T], splits: Iterable[DataSet], *, workers: int
     They are started afresh, not forked: a fork of a process with threads, such as torch has, may stand still. To start
     takes seconds, so that below some thousand pictures none are quicker.
     """
+    splits = list(splits)
     records = (record for data in splits for record in data)
     if workers < 1:
         yield from map(work, records)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(work, records, chunksize=AT_ONCE)
+        with left_alone((work, [data[0] for data in splits if len(data)])):
+            done = pool.map(work, records, chunksize=AT_ONCE)
+        yield from done
 
 
 def read_labels(record: Record) -> tuple[Labelled | None, tuple[Problem, ...]]:
