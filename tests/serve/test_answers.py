@@ -106,6 +106,17 @@ def test_csv_measures_each_picture_in_its_lines(client, found):
     assert lines[1 + len(found) :] == [[str(value) for value in line] for line in expected]
 
 
+def test_csv_in_physical_units(client, found):
+    scale = measurements.Scale(0.5, "um")
+    answer = ask(client, as_file(spots()), min_score=0, format="csv", pixel_size="0.5 µm")
+    lines = list(csv.reader(io.StringIO(answer.text)))
+    expected = measurements.measure(Item(name="1", size=(48, 64), labelled=found), CATEGORIES, scale)
+    assert lines == [list(measurements.header(scale)), *([str(value) for value in line] for line in expected)]
+    refused = ask(client, as_file(spots()), format="csv", pixel_size="half")
+    assert refused.status_code == 422
+    assert "expected a length, such as 0.325um, got 'half'" in refused.json()["error"]["message"]
+
+
 def test_several_pictures_in_their_order_and_one_that_cannot_be_read(client):
     answer = ask(client, as_file(spots()), b"no picture", as_file(spots(32, 48)))
     first, second, third = answer.json()["pictures"]
@@ -191,7 +202,7 @@ def test_names_that_are_no_text_are_told_all_the_same():
 def test_openapi_describes_requests_and_its_example_is_right(client):
     content = client.get("/openapi.json").json()
     body = content["paths"]["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(body["properties"]) == {"file", "min_score", "min_quality", "format"}
+    assert set(body["properties"]) == {"file", "min_score", "min_quality", "format", "pixel_size"}
     assert "503" in content["paths"]["/v1/predict"]["post"]["responses"]
     example = schema.Prediction.model_validate(schema.EXAMPLE).pictures[0].instances[0]
     window = rle.decode(example.mask.model_dump())

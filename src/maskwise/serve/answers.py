@@ -68,7 +68,7 @@ def part(
         case "labelme":
             return _json(labelme.sheet(_item("picture.png", kept), categories)[0])
         case "csv":
-            return _lines(measurements.measure(_item(str(index + 1), kept), categories))
+            return _lines(measurements.measure(_item(str(index + 1), kept), categories, options.scale))
 
 
 def whole(parts: Sequence[bytes | Failure], options: Options, *, model: str, request_id: str) -> Answer:
@@ -83,7 +83,7 @@ def whole(parts: Sequence[bytes | Failure], options: Options, *, model: str, req
             head = _json({"model": model, "request_id": request_id})
             body = head[:-1] + b',"pictures":[' + b",".join(done) + b"]}"
         case "csv":
-            body = _lines([measurements.header()]) + b"".join(done)
+            body = _lines([measurements.header(options.scale)]) + b"".join(done)
         case _:
             [body] = done
     return Answer(body, media_type, name)
