@@ -3,6 +3,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -26,6 +27,7 @@ from maskwise.recipes.chosen import chosen
 from maskwise.recipes.run import Data, Files, Optim, Run, Schedule, Synthetic, differences
 from maskwise.recipes.sources import FIRST_VALIDATION_SCENE
 from maskwise.recipes.stored import from_json
+from maskwise.report import run_folder
 from maskwise.structures import Instances
 from maskwise.train import CannotGoOn, train
 
@@ -586,6 +588,18 @@ def test_interrupted_training_ends_as_if_nothing_had_been(undisturbed, tmp_path,
     assert codes[0] == code
     assert set(codes) <= {code, "finished", "0"}
     assert outcome(tmp_path / "run") == outcome(undisturbed)
+
+
+def test_what_is_told_to_stop_when_all_is_learned_ends_well(tmp_path, monkeypatch):
+    def told_to_stop(folder, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(folder, **options)
+
+    write, before = run_folder.write, signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(run_folder, "write", told_to_stop)
+    assert train(tiny_run(epochs=1), tmp_path / "run", methods=METHODS).exists()
+    assert (tmp_path / "run" / "report.html").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

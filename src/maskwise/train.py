@@ -73,22 +73,22 @@ def train(
     if run.begins_with is not None and begin is None:
         raise ValueError("this run begins with the weights of a model; name it with --model, or use Model.train")
     world = distributed.from_environment(os.environ)
-    with (
-        distributed.joined(world, distributed.device(world, run.device)),
-        Signals() as signals,
-        reproducible.deterministic(run.deterministic),
-        reproducible.no_denormals(),
-    ):
-        going_on = resume and checkpoint.any_in(folder / "state")
-        if world.is_main:  # the others meet it before they write anything
-            clear(folder) if going_on else prepare(folder, exist_ok=exist_ok, resume=resume)
-        t = _begin(run, folder, world, methods, begin)
-        with t.book, t.loader:
-            _resume(t) if going_on else _describe(t)
-            while not t.finished:
-                _epoch(t, signals)
-    if world.is_main:
-        _report(t)
+    with Signals() as signals:
+        with (
+            distributed.joined(world, distributed.device(world, run.device)),
+            reproducible.deterministic(run.deterministic),
+            reproducible.no_denormals(),
+        ):
+            going_on = resume and checkpoint.any_in(folder / "state")
+            if world.is_main:  # the others meet it before they write anything
+                clear(folder) if going_on else prepare(folder, exist_ok=exist_ok, resume=resume)
+            t = _begin(run, folder, world, methods, begin)
+            with t.book, t.loader:
+                _resume(t) if going_on else _describe(t)
+                while not t.finished:
+                    _epoch(t, signals)
+        if world.is_main:
+            _report(t)
     best, last = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
     return best if best.exists() else last
 
