@@ -106,6 +106,20 @@ def told_apart(named: Mapping[int, str], used: Container[object]) -> dict[int, s
 
 OBJECT = Categories(names=("object",))
 """Of methods that find objects whatever they are, and of data whose classes are taken as one."""
+PEOPLE = Categories(
+    names=("person",),
+    keypoints=(
+        *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
+        *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
+        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
+    ),
+    keypoint_flip=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
+    skeleton=(
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+)
+"""With the keypoints of COCO."""
 
 
 def _some(values: Iterable[object], most: int = 12) -> str:

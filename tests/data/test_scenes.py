@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
+from maskwise.categories import PEOPLE
 from maskwise.data.synthetic.dice import Dice
-from maskwise.data.synthetic.figures import PARTS, PEOPLE
+from maskwise.data.synthetic.figures import PARTS
 from maskwise.data.synthetic.scenes import COLOURED, Mode, Scene, Scenes
 from maskwise.data.synthetic.shapes import PLAIN, SHAPES
 from maskwise.data.synthetic.sprites import read_sprite

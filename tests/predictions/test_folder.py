@@ -247,8 +247,8 @@ def test_what_was_half_written_anew_is_no_correction(pictures, monkeypatch):
     run(Bright(), named([pictures]), wanted)
     write_image(pictures / "9.png", picture((9, 9), (3, 3, 5, 5)))
 
-    def half(root, categories, items):
-        written = write(root, categories, items)
+    def half(root, categories, items, scale):
+        written = write(root, categories, items, scale)
         if root.parent == wanted.out:
             raise OSError("no space")
         return written
@@ -264,10 +264,10 @@ def test_what_was_half_written_anew_is_no_correction(pictures, monkeypatch):
 def test_data_sets_that_were_written_before_another_failed_are_left_as_they_are(pictures, monkeypatch):
     wanted, write = job(pictures, save=("labelme", "csv")), formats.DATA["csv"]
 
-    def full(root, categories, items):
+    def full(root, categories, items, scale):
         if root.parent == wanted.out:
             raise OSError("no space")
-        return write(root, categories, items)
+        return write(root, categories, items, scale)
 
     monkeypatch.setitem(formats.DATA, "csv", full)
     with pytest.raises(OSError, match="no space"):

@@ -60,14 +60,15 @@ def review(
             predictions wrote there is deleted, corrections included
         json: one JSON object on standard output
     """
+    from maskwise.data.files import OF_PREDICTIONS
     from maskwise.data.open import open_data
-    from maskwise.predictions.folder import ABOUT, results
+    from maskwise.predictions.folder import results
     from maskwise.review.ranking import Truth, catch, rank
 
     if most < 1:
         raise ValueError(f"--most: expected at least 1, got {most}")
     folder, code = Path(source), 0
-    is_there = (folder / ABOUT).is_file()
+    is_there = (folder / OF_PREDICTIONS).is_file()
     _refuse_unheeded(is_there, truth, split=split, model=model, conf=conf, device=device)
     if out is not None and out.resolve() != folder.resolve() and not exist_ok:
         _refuse_another(out)

@@ -15,6 +15,9 @@ from maskwise.terminal import plain
 
 log = logging.getLogger(__name__)
 
+OF_PREDICTIONS = "predict.json"
+"""What a folder of predictions has, which lie in data sets below it."""
+
 
 def exists(path: Path) -> bool:
     """Also of names out of annotations, which may be longer than any file's, or in a folder that is closed to us."""

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from maskwise.data.dataset import DataSet
+from maskwise.data.files import OF_PREDICTIONS
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import IMAGE_SUFFIXES
 
@@ -32,7 +33,7 @@ def detected(path: Path) -> str:
     if not reasons:
         bare = path.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir())
         found = ": there are pictures, but no annotations were found" if bare else ""
-        if (path / "predict.json").is_file():
+        if (path / OF_PREDICTIONS).is_file():
             found = f": it holds predictions, whose data sets are folders in it, such as {path / 'coco'}"
         raise ValueError(f"{path} looks like none of the formats {', '.join(FORMATS)}{found}; {SAY_WHICH}")
     if len(reasons) > 1:

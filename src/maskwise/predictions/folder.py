@@ -27,7 +27,7 @@ import torch
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
-from maskwise.data.files import absolute, at_home, replacing
+from maskwise.data.files import OF_PREDICTIONS, absolute, at_home, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.measurements import PIXELS, Scale
 from maskwise.data.images import ImageReadError
@@ -36,7 +36,7 @@ from maskwise.masks import Masks
 from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
 from maskwise.predictions import formats
 from maskwise.predictions.finder import Finder
-from maskwise.predictions.formats import ABOUT, Save
+from maskwise.predictions.formats import Save
 from maskwise.predictions.pictures import Asked
 from maskwise.recipes.run import differences
 from maskwise.rle import RLE
@@ -246,9 +246,9 @@ def lines(folder: Path) -> Iterator[Json]:
 
 
 def read_about(folder: Path) -> Json:
-    path = folder / ABOUT
+    path = folder / OF_PREDICTIONS
     if not path.exists():
-        raise ValueError(f"{folder}: no predictions here: there is no {ABOUT}")
+        raise ValueError(f"{folder}: no predictions here: there is no {OF_PREDICTIONS}")
     about = json_file.load(path)
     if not _is_ours(about):
         raise ValueError(f"{path}: not of predictions")
@@ -285,7 +285,7 @@ def _about(finder: Finder, job: Job, batch: int) -> Json:
 def _begin(job: Job, about: Json) -> list[Head]:
     """What is done already."""
     about = json.loads(json.dumps(about))
-    if job.resume and (job.out / ABOUT).exists():
+    if job.resume and (job.out / OF_PREDICTIONS).exists():
         there = {name: value for name, value in read_about(job.out).items() if name != _WRITTEN}
         if changed := differences(there, about):
             raise ValueError(f"{job.out} holds other predictions:\n  " + "\n  ".join(changed))
@@ -299,7 +299,7 @@ def _begin(job: Job, about: Json) -> list[Head]:
 
 
 def _save_about(out: Path, about: Json) -> None:
-    with replacing(out / ABOUT) as file:
+    with replacing(out / OF_PREDICTIONS) as file:
         file.write((json_file.text(about, indent=1) + "\n").encode())
 
 
@@ -350,7 +350,7 @@ def _cut(out: Path, kept: Sequence[Head]) -> None:
 
 def _clear(job: Job) -> None:
     """What earlier predictions wrote there. What somebody else did is not taken away, nor written among."""
-    earlier, files = _earlier(job.out), [job.out / name for name in (ABOUT, LINES, FAILURES)]
+    earlier, files = _earlier(job.out), [job.out / name for name in (OF_PREDICTIONS, LINES, FAILURES)]
     folders, wanted = ([job.out / name for name in names or ()] for names in (earlier, _folders(job.save)))
     foreign = [path for path in files if earlier is None or path.is_dir()] + [p for p in wanted if p not in folders]
     if there := next((path for path in foreign if os.path.lexists(path)), None):
@@ -367,7 +367,7 @@ def _clear(job: Job) -> None:
 
 def _earlier(out: Path) -> list[str] | None:
     """Folders of the predictions that are there. The file may come from anywhere: it names ways to save, no places."""
-    about = json_file.load(out / ABOUT) if (out / ABOUT).is_file() else None
+    about = json_file.load(out / OF_PREDICTIONS) if (out / OF_PREDICTIONS).is_file() else None
     if not _is_ours(about):
         return None
     return _folders([name for name in get_args(Save) if name in about["save"]])

@@ -4,7 +4,6 @@ import csv
 import difflib
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias, get_args
 
@@ -22,23 +21,26 @@ from maskwise.predictions.pictures import Picture
 Save: TypeAlias = Literal["overlay", "coco", "labelme", "yolo", "png", "csv"]
 """Ways to save results."""
 
-ABOUT = "predict.json"
-"""What a folder of predictions has."""
 OURS = (*get_args(Save), "pictures")
 """Folders in it that we write."""
 
-Write: TypeAlias = Callable[[Path, Categories, Iterable[Item]], Written]
+Write: TypeAlias = Callable[[Path, Categories, Iterable[Item], Scale], Written]
 
 
-def _csv(root: Path, categories: Categories, items: Iterable[Item], *, scale: Scale = PIXELS) -> Written:
+def _csv(root: Path, categories: Categories, items: Iterable[Item], scale: Scale) -> Written:
     return Written((measurements.write(root / "measurements.csv", categories, items, scale),), {})
 
 
+def _in_pixels(write: Callable[..., Written], split: str) -> Write:
+    """Of annotations, which have no other unit."""
+    return lambda root, categories, items, _: write(root, categories, items, split=split)
+
+
 DATA: Mapping[Save, Write] = {
-    "coco": partial(coco.write, split="predictions"),
-    "labelme": partial(labelme.write, split=""),
-    "yolo": partial(yolo.write, split="train"),
-    "png": partial(label_map.write, split=""),
+    "coco": _in_pixels(coco.write, "predictions"),
+    "labelme": _in_pixels(labelme.write, ""),
+    "yolo": _in_pixels(yolo.write, "train"),
+    "png": _in_pixels(label_map.write, ""),
     "csv": _csv,
 }
 """All but the overlays: how the results of many pictures are written below a folder."""
@@ -112,9 +114,7 @@ def write(
     scale: Scale = PIXELS,
 ) -> dict[str, Written]:
     """Each format in its own folder; `items` is asked for the pictures once a format."""
-    of_scale: Mapping[Save, Write] = {} if scale == PIXELS else {"csv": partial(_csv, scale=scale)}
-    data = {**DATA, **of_scale}
-    return {name: data[name](folder / name, categories, items()) for name in save if name in DATA}
+    return {name: DATA[name](folder / name, categories, items(), scale) for name in save if name in DATA}
 
 
 def write_overlay(folder: Path, pixels: Picture, item: Item, categories: Categories) -> Path:

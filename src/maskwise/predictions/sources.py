@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from maskwise.data.files import absolute, at_home
+from maskwise.data.files import OF_PREDICTIONS, absolute, at_home
 from maskwise.data.formats.pictures import inner_name
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
-from maskwise.predictions.formats import ABOUT, OURS
+from maskwise.predictions.formats import OURS
 from maskwise.predictions.pictures import Asked, Given, Picture
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _given(found: list[Path], top: Path, out: Path | None) -> list[Path]:
 def _is_output(folder: Path, top: Path, out: Path | None) -> bool:
     """Below `top`. Where predictions lie beside the pictures themselves, these are still wanted."""
     if folder.parent == top and folder.name in OURS:
-        return (top / ABOUT).is_file() or (out is not None and top.resolve() == out)
-    return (folder / ABOUT).is_file() or (out is not None and folder.resolve() == out)
+        return (top / OF_PREDICTIONS).is_file() or (out is not None and top.resolve() == out)
+    return (folder / OF_PREDICTIONS).is_file() or (out is not None and folder.resolve() == out)
 
 
 def _before_magic(parts: tuple[str, ...]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from maskwise.data.formats.measurements import PIXELS, Scale
 
 Format = Literal["rle", "polygons", "overlay", "labelme", "csv", "label_map"]
-Length = Annotated[str, Field(max_length=40), AfterValidator(lambda text: str(Scale.parse(text)))]
+Side = Annotated[Scale, BeforeValidator(Scale.parse, json_schema_input_type=str)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -19,12 +19,12 @@ class Options(BaseModel):
     min_score: Share = Field(0.5, description="leave out instances whose class is less certain")
     min_quality: Share = Field(0.0, description="leave out instances whose mask is predicted to fit less well")
     format: Format = Field("rle", description="rle and polygons: masks inside a JSON answer; others: a file")
-    pixel_size: Length | None = Field(None, description="side of a pixel, such as 0.325um: the unit of csv")
+    pixel_size: Side | None = Field(None, description="side of a pixel, such as 0.325um: the unit of csv")
 
     @property
     def scale(self) -> Scale:
         """Of the measurements."""
-        return PIXELS if self.pixel_size is None else Scale.parse(self.pixel_size)
+        return self.pixel_size or PIXELS
 
 
 class RunLengths(BaseModel):

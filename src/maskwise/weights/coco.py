@@ -1,7 +1,6 @@
 """What the labels of detectors trained on COCO mean."""
 
-from maskwise.categories import Categories
-from maskwise.data.synthetic.figures import PEOPLE
+from maskwise.categories import PEOPLE, Categories
 
 _LIST = """
 person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, , stop sign,

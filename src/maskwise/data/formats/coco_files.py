@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from maskwise.data.files import exists
+from maskwise.data.files import OF_PREDICTIONS, exists
 from maskwise.data.formats import json_file
 from maskwise.data.formats.folders import one_split, relative, subfolders, visible
 
@@ -34,7 +34,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
 def is_coco(path: Path) -> bool:
     """LabelMe's files have shapes, and what predictions say of themselves has categories, too."""
     keys = json_file.first_keys(path)
-    if "shapes" in keys or (path.name == "predict.json" and "model" in keys):
+    if "shapes" in keys or (path.name == OF_PREDICTIONS and "model" in keys):
         return False
     return not keys.isdisjoint({"images", "annotations", "categories"})
 

@@ -30,8 +30,8 @@ _WEIGHTS[[5, 7, 15, 17, 25, 27]] = 1
 _WEIGHTS[[21, 33]] = np.sqrt(2)
 _WEIGHTS[[13, 23]] = (1 + np.sqrt(2)) / 2
 
-
-_WRITTEN = re.compile(r"(?P<side>[-+.\d]+(e[-+]?\d+)?)\s*(?P<unit>\D*)", re.IGNORECASE)
+_WRITTEN = re.compile(r"(?P<side>[-+.\d]{1,30}(e[-+]?\d{1,3})?)\s{0,9}(?P<unit>\D{0,20})", re.IGNORECASE)
+"""With bounds, as texts of any length come here from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,11 @@ class Scale:
     def parse(cls, text: str) -> "Scale":
         """From what people write: 0.325um, 0.325 µm, 12cm, or 0.325, which is in µm."""
         if (match := _WRITTEN.fullmatch(text.strip())) is None:
-            raise ValueError(f"expected a length, such as 0.325um, got {text!r}")
+            raise ValueError(f"expected a length, such as 0.325um, got {text[:40]!r}")
         try:
             side = float(match["side"])
         except ValueError:
-            raise ValueError(f"expected a length, such as 0.325um, got {text!r}") from None
+            raise ValueError(f"expected a length, such as 0.325um, got {text[:40]!r}") from None
         return cls(side, re.sub("[µμ]", "u", match["unit"]) or "um")  # micro sign and the Greek letter
 
     def __str__(self) -> str:

@@ -6,25 +6,12 @@ units of r, y down, the hips at 0, 0.
 
 from math import sqrt
 
-from maskwise.categories import Categories
+from maskwise.categories import PEOPLE, Categories
 from maskwise.data.synthetic.bodies import Body, Piece
 from maskwise.data.synthetic.dice import Dice, Vector, turn, turned
 from maskwise.data.synthetic.shapes import disc, limb
 from maskwise.data.synthetic.textures import COLOURS, Colour, Texture, flat, jittered, shade, texture
 
-PEOPLE = Categories(
-    names=("person",),
-    keypoints=(
-        *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder"),
-        *("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip"),
-        *("left_knee", "right_knee", "left_ankle", "right_ankle"),
-    ),
-    keypoint_flip=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
-    skeleton=(
-        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
-        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
-    ),
-)
 PARTS = Categories(names=("head", "torso", "upper arm", "lower arm", "upper leg", "lower leg"))
 """What the labels of `Targets.parts` mean. Left and right are one kind, so that a mirror changes no label."""
 

@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float, Float32, Int, Int8, UInt8
 from torch import Tensor
 
-from maskwise.categories import Categories
+from maskwise.categories import PEOPLE, Categories
 from maskwise.data.sample import Sample
 from maskwise.data.synthetic.bodies import Body, Lamp, crowd_of, of_shape, of_sprite, overlap, put
 from maskwise.data.synthetic.dice import Dice, Vector
-from maskwise.data.synthetic.figures import PARTS, PEOPLE, of_person
+from maskwise.data.synthetic.figures import PARTS, of_person
 from maskwise.data.synthetic.placing import Board, Placed, Relation, place, place_at
 from maskwise.data.synthetic.shapes import SHAPES
 from maskwise.data.synthetic.sprites import sprite_files
