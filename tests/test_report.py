@@ -219,7 +219,7 @@ def test_quality_and_errors_are_those_of_the_evaluator(page, comparison):
     for (_, *row), bin_ in zip(page.table("Calibration")[1:], measured.tables["calibration"], strict=True):
         assert row == [known(bin_[name]) for name in ("detections", "predicted", "true")]
     ranked = [row[1] for row in page.table("The same detections")[1:]]
-    assert ranked == [measured.numbers[f"AP_{name}"] for name in ("by_score", "by_quality", "by_mask_score", "oracle")]
+    assert ranked == [measured.numbers[f"AP_{name}"] for name in ("by_score", "by_quality", "by_mask_score", "bound")]
     for kind, count, gain in page.table("By kind")[1:]:
         name = kind.split()[0]
         assert (count, gain) == (wrong.numbers[f"n_{name}"], wrong.numbers[name])

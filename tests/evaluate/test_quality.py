@@ -90,6 +90,7 @@ def test_a_perfect_quality_reaches_the_oracle(data_set):
     assert numbers["pearson_quality"] == pytest.approx(1)
     assert numbers["spearman_quality"] == pytest.approx(1)
     assert numbers["calibration_error"] == pytest.approx(0, abs=1e-12)
+    assert numbers["AP_by_mask_score"] == pytest.approx(numbers["AP_bound"])
     assert numbers["AP_by_mask_score"] == pytest.approx(numbers["AP_oracle"])
     assert numbers["AP_oracle"] > numbers["AP_by_score"]
 
@@ -103,6 +104,7 @@ def test_the_oracle_leaves_what_hits_nothing_where_it_was_ranked(rle, predicted,
     wrong |= {"score": 0.9 * predicted}
     right |= {"class_score": 0.5, "quality": 0.2, "score": 0.1}
     numbers = quality(compare(truth, results)).numbers
+    assert numbers["AP_bound"] == pytest.approx(1, abs=0.01)
     assert numbers["AP_oracle"] == pytest.approx(ap, abs=0.01)
     assert numbers["AP_by_mask_score"] == pytest.approx(0.5, abs=0.01)
 
@@ -142,6 +144,7 @@ def test_ap_under_the_ranking_of_the_file_is_the_ap(data_set):
     assert report.numbers["AP_by_mask_score"] == coco(comparison).numbers["AP"]
     assert math.isnan(report.numbers["pearson_quality"])  # no result states one
     assert report.to_json()["pearson_quality"] is None
+    assert report.numbers["AP_bound"] > report.numbers["AP_by_score"]  # also where no quality is predicted
 
 
 def test_min_iou_leaves_out_poor_masks_of_correlations_only(data_set):

@@ -61,9 +61,9 @@ def quality(
     `of_hits`: over those with at least .5 alone, where only masks are compared. `of_sure_hits`: those of the paper's
     Figure 2, whose class score is above .5 as well, so that a cut at a score cannot tell them apart.
 
-    `AP_oracle` is the upper bound of Mask Scoring R-CNN's Table 7, what a perfect quality would reach with the same
-    masks: the true IoU in the place of the predicted one where it is above 0. A correlation with something constant is
-    NaN.
+    `AP_oracle` is that of Mask Scoring R-CNN's Table 7: the true IoU in the place of the predicted one where it is above
+    0. It is no bound, as what hits nothing keeps the quality that was predicted. `AP_bound` is what a perfect quality
+    would reach with the same masks: the true IoU everywhere. A correlation with something constant is NaN.
     """
     true = [true_iou(pair, of_kind(iou)) for pair in comparison.pairs]
     every = np.concatenate([np.zeros(0), *true])
@@ -84,7 +84,8 @@ def quality(
             },
             "calibration_error": calibration.error,
             **{f"AP_by_{name}": _ap(_reranked(comparison, RANKINGS[name]), iou, settings) for name in RANKINGS},
-            "AP_oracle": _ap(_with_oracle(comparison, true), iou, settings),
+            "AP_oracle": _ap(_with_true(comparison, true, above=0.0), iou, settings),
+            "AP_bound": _ap(_with_true(comparison, true, above=-1.0), iou, settings),
             "detections": int(chosen.sum()),
             "hits": int(hits.sum()),
             "sure_hits": int(populations["of_sure_hits_"].sum()),
@@ -161,10 +162,10 @@ def _reranked(comparison: Comparison, ranking: Callable[[Found], np.ndarray]) ->
     return replace(comparison, pairs=tuple(pairs))
 
 
-def _with_oracle(comparison: Comparison, true: list[np.ndarray]) -> Comparison:
-    """Class score times true IoU. What has none, on nothing or in a crowd, keeps its mask score."""
+def _with_true(comparison: Comparison, true: list[np.ndarray], *, above: float) -> Comparison:
+    """Class score times true IoU. What has none above this, or lies in a crowd, keeps its mask score."""
     pairs = (
-        p._replace(found=_ranked_by(p.found, np.where(t > 0, p.found.scores * t, p.found.mask_scores)))
+        p._replace(found=_ranked_by(p.found, np.where(t > above, p.found.scores * t, p.found.mask_scores)))
         for p, t in zip(comparison.pairs, true, strict=True)
     )
     return replace(comparison, pairs=tuple(pairs))

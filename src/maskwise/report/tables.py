@@ -72,7 +72,7 @@ def rankings(found: Findings) -> str:
     """Mask AP of the same detections, ordered by what they are ranked by."""
     words = {"score": "class score", "quality": "predicted quality", "mask_score": "mask score"}
     shown = {words[n]: found.quality.numbers[f"AP_by_{n}"] for n in words}
-    shown["class score × true IoU (the most there is to gain)"] = found.quality.numbers["AP_oracle"]
+    shown["class score × true IoU (the most there is to gain)"] = found.quality.numbers["AP_bound"]
     most = max((value for value in shown.values() if math.isfinite(value)), default=1.0)
     rows = [[escape(label), _bar(value, most) + number(value)] for label, value in shown.items()]
     return table("The same detections, ranked by", ["ranked by", "mask AP"], rows, look="bars")
