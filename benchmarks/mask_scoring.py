@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scoring_cells import BUDGETS, PACE, PEER, Budget, Cell, cells, protocol, run_of, seconds_of
+from scoring_cells import A_PICTURE, BUDGETS, PACE, PEER, Budget, Cell, cells, protocol, run_of, seconds_of
 from scoring_judge import SCENES, judgement
 from scoring_page import Results, publish
 from scoring_peer import KNOWN, in_turn, seconds_of_a_picture, seconds_of_a_step
@@ -55,7 +55,6 @@ RESULTS, PAGE = Path("benchmarks/results/mask_scoring.json"), Path("docs/results
 SPENT = "spent.json"
 ROUNDS = 9
 """In which the three ways to train have their turns."""
-A_PICTURE = "a picture"
 TIMED = 6
 """Batches that they take in turn."""
 SHIFTED = ("nuclei", "lite0 fpn", "ms_rcnn")

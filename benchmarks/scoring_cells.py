@@ -14,6 +14,8 @@ HELD_OUT = 0.1
 """Share of the training pictures that no cell learns from: the powers of score and quality are fitted on them."""
 PEER, PACE = "torchvision", "pace"
 """The name of torchvision's Mask R-CNN as a method; and of the cells that measure steps of all three in turn."""
+A_PICTURE = "a picture"
+"""What they measure besides, where all three were trained."""
 PEERS_ARITHMETIC = {"convention": "torchvision"}
 """Ours, with RoIAlign, targets, losses of boxes and pasting as they are there: what of a difference is due to these."""
 

@@ -19,10 +19,14 @@ def scoring():
     """The modules of the benchmark."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        names = ("mask_scoring", "scoring_cells", "scoring_judge", "scoring_page")
+        names = ("mask_scoring", "scoring_cells", "scoring_judge", "scoring_page", "scoring_tables")
         return Namespace(**{name.removeprefix("mask_").removeprefix("scoring_"): import_module(name) for name in names})
     finally:
         sys.path.pop(0)
+
+
+PROTOCOL = {"steps": 600, "batch": 8, "side": None, "weights": "imagenet"}
+MACHINE = {"device": "cpu", "platform": "Linux", "torch": "2.15.0", "threads": 1, "commit": "c0ffee"}
 
 
 def row(seed, ap, *, method="ms_rcnn", by_score=None, bed="scenes", options=None, **rest):
@@ -33,51 +37,93 @@ def row(seed, ap, *, method="ms_rcnn", by_score=None, bed="scenes", options=None
     }
     about = {"bed": bed, "network": "lite0 fpn", "method": method, "options": options or {}, "seed": seed}
     told = {"masks": aps, "boxes": {"AP": 0.5}, "boxes_by_mask_score": 0.4, "quality": {"AP_oracle": 0.9}}
-    return {"group": "backbones", "protocol": {"steps": 600}, **about, **told, **rest}
+    made = {"process_seconds": 600.0, "judging": 60.0, "parameters": 4_200_000, "pictures": 300, "machine": MACHINE}
+    return {"group": "backbones", "protocol": PROTOCOL, **about, **told, **made, **rest}
 
 
 def test_differences_are_paired_by_seed(scoring):
     first, second = [0.50, 0.61, 0.40], [0.52, 0.64, 0.41]
-    found = scoring.page.paired(first, second)
+    found = scoring.tables.paired(first, second)
     assert (found.pairs, found.mean) == (3, pytest.approx(0.02))
     test = stats.ttest_rel(second, first)
     assert found.p == pytest.approx(test.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval(0.95)))
-    assert scoring.page.paired([0.5], [0.6]) is None
-    assert scoring.page.paired([0.5, 0.6], [0.5, 0.6]).p == 1
-    assert scoring.page.paired([0.5, 0.6], [0.6, 0.7]).p == 0
+    assert scoring.tables.paired([0.5], [0.6]) is None
+    assert scoring.tables.paired([0.5, 0.6], [0.5, 0.6]).p == 1
+    assert scoring.tables.paired([0.5, 0.6], [0.6, 0.7]).p == 0
 
 
 def test_only_seeds_that_both_have_are_compared(scoring):
     rows = [row(0, 0.5, method="mask_rcnn"), row(1, 0.3, method="mask_rcnn"), row(0, 0.6), row(2, 0.9)]
-    (line,) = scoring.page.trainings(rows)
+    (line,) = scoring.tables.trainings(rows)
     assert line["seeds"] == "1"
     assert line["Mask R-CNN"] == "0.500 / 0.700 / 0.600"
     assert line["Mask Scoring R-CNN"] == "0.600 / 0.800 / 0.700"
-    assert line["difference"] == scoring.page.DASH
+    assert line["difference"] == scoring.tables.DASH
 
 
 def test_rows_that_were_made_in_different_ways_are_not_compared(scoring):
-    rows = [row(0, 0.5, method="mask_rcnn"), row(0, 0.6, protocol={"steps": 1200})]
-    assert scoring.page.trainings(rows) == []
+    rows = [row(0, 0.5, method="mask_rcnn"), row(0, 0.6, protocol=PROTOCOL | {"steps": 1200})]
+    assert scoring.tables.trainings(rows) == []
 
 
 def test_two_orders_of_the_same_masks(scoring):
     edges = {"scores": 0.2, "mask_scores": 0.3}
     rows = [row(seed, 0.6 + seed / 10, by_score=0.5 + seed / 10, boundary=edges) for seed in (0, 1)]
-    (line,) = scoring.page.rankings(rows)
+    (line,) = scoring.tables.rankings(rows)
     assert line["by class score"].startswith("0.550 ± 0.071")
-    assert line["difference"] == "+0.100 (+0.100 to +0.100)"
-    assert line["by true IoU"] == "0.900 ± 0.000"
+    assert line["difference"] == "+0.100 (+0.100 to +0.100; p < 0.001)"
+    assert line["as in Table 7"] == "0.900 ± 0.000"
 
 
 def test_an_ablation_is_held_against_the_default_of_its_seeds(scoring):
     quality = {"quality": {"spearman_of_hits_quality": 0.7}}
     rows = [row(0, 0.5, **quality), row(1, 0.6, **quality)]
     rows.append(row(1, 0.55, options={"quality_input": "mask_only"}, **quality) | {"group": "inputs"})
-    usual, changed = scoring.page.ablations(rows)
+    usual, changed = scoring.tables.ablations(rows)
     assert usual["option"] == "as published"
-    assert (changed["seeds"], changed["difference"]) == ("1", scoring.page.DASH)
+    assert (changed["seeds"], changed["difference"]) == ("1", scoring.tables.DASH)
+
+
+def test_each_network_counts_once_in_the_mean_of_them(scoring):
+    """Four seeds of one gain 0.1, two of the other 0.3."""
+    few = [row(seed, 0.8, by_score=0.5) | {"network": "r18 fpn"} for seed in (0, 1)]
+    rows = [*(row(seed, 0.6, by_score=0.5) for seed in range(4)), *few]
+    *_, line = scoring.tables.rankings(rows)
+    assert (line["network"], line["seeds"]) == ("mean of 2", "6")
+    assert line["difference"].startswith("+0.200 (-1.071 to +1.471; p 0.295")
+    assert len(scoring.tables.rankings(rows[:-1])) == 2  # one seed is no mean
+
+
+def test_ours_is_held_against_torchvisions_and_against_itself_by_its_arithmetic(scoring):
+    alike = scoring.cells.PEERS_ARITHMETIC
+    rows = [row(0, 0.5, method="mask_rcnn"), row(0, 0.4, method="torchvision")]
+    rows.append(row(0, 0.45, method="mask_rcnn", options=alike))
+    name = "mask_rcnn, convention=torchvision"
+    pairs = [(line["one"], line["other"], line["mask AP"][:5]) for line in scoring.tables.peers(rows)]
+    assert pairs == [
+        ("mask_rcnn", "torchvision", "0.500"),
+        (name, "torchvision", "0.450"),
+        ("mask_rcnn", name, "0.500"),
+    ]
+
+
+def test_how_the_rows_were_made(scoring):
+    variants = [row(0, 0.5, options={"quality_above": above}) | {"group": "samples"} for above in (0.3, 0.5)]
+    changed = row(1, 0.5, process_seconds=1200.0, machine=MACHINE | {"commit": "c0ffee+"})
+    protocols = scoring.tables.protocols([row(0, 0.5), changed, *variants])
+    assert [(line["method"], line["trainings"], line["minutes"]) for line in protocols] == [
+        ("ms_rcnn", "2", "15.0"),
+        ("ms_rcnn, variants", "2", "10.0"),
+    ]
+    (machine,) = scoring.tables.machines([row(0, 0.5), changed])
+    assert (machine["rows"], machine["of uncommitted changes"], machine["hours of training"]) == ("2", "1", "0.5")
+
+
+def test_how_long_whole_trainings_took(scoring):
+    rows = [row(0, 0.5), row(1, 0.5), row(0, 0.5, method="mask_rcnn", process_seconds=400.0)]
+    (line,) = scoring.tables.durations(rows)
+    assert (line["one"], line["other"], line["seeds"], line["ratio"]) == ("ms_rcnn", "mask_rcnn", "1", "1.50")
 
 
 def test_bins_of_several_seeds_count_each_detection_once(scoring):
@@ -103,9 +149,9 @@ def test_the_page_has_a_place_for_it_and_shows_only_tables_with_rows(scoring, tm
     scoring.page.publish(page, {})
     assert scoring.page.NOTHING in page.read_text()
     pace = {"group": "peer", "bed": "scenes", "method": scoring.cells.PACE, "pace": {"a step": {"torchvision": 2.0}}}
-    of_pace = {"network": "lite0 fpn", "options": {}, "seed": 0}
+    of_pace = {"network": "lite0 fpn", "options": {}, "seed": 0, "machine": MACHINE}
     scoring.page.publish(page, {"cpu": {"one": pace | of_pace}})
-    assert "| scenes | a step | 2000 ms |" in page.read_text()
+    assert "| scenes | a step | as they begin | 2000 ms |" in page.read_text()
     assert scoring.page.NOTHING not in page.read_text()
     assert "| by class score |" not in page.read_text()
 
