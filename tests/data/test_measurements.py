@@ -118,7 +118,9 @@ def test_a_length_as_people_write_it(text, scale):
 LONG = (pytest.param("1" + 21 * "m", id="long unit"), pytest.param(999_999 * "-" + "a1", id="long"))
 
 
-@pytest.mark.parametrize("text", ["", "um", "0", "-1um", "1.2.3um", "0.3,2um", "1um2", "inf", "nan um", "1 u m", *LONG])
+@pytest.mark.parametrize(
+    "text", ["", "um", "0", "-1um", "1.2.3um", "0.3,2um", "1um2", "inf", "1e31um", "1e-31um", "nan um", "1 u m", *LONG]
+)
 def test_what_is_no_length(text):
     with pytest.raises(ValueError, match=r"expected (a length|letters)|must be positive"):
         Scale.parse(text)

@@ -103,6 +103,12 @@ class Tab:
         element = f"document.getElementById({name!r})"
         self.js(f"{element}.value = {value}; {element}.dispatchEvent(new Event('input'))")
 
+    def write(self, name: str, value: str) -> None:
+        """Into a field, to its end."""
+        element = f"document.getElementById({name!r})"
+        self.js(f"{element}.value = {json.dumps(value)}")
+        self.js(f"for (const kind of ['input', 'change']) {element}.dispatchEvent(new Event(kind))")
+
     def downloaded(self, button: str, *, seconds: float = 15) -> Path:
         """The file that a click on a button brings."""
         for earlier in self.downloads.iterdir():

@@ -6,6 +6,7 @@ import socket
 import pytest
 from serve.fakes import Bright, as_file, ask, served, spots, wait_for
 
+from maskwise.serve import static
 from maskwise.serve.guard import HEADERS, Access
 
 KEY = "correct horse battery"
@@ -41,7 +42,7 @@ def test_paths_of_the_page_are_a_fixed_list(client):
 
 
 def test_the_page_loads_nothing_of_others(client):
-    for path in ("/", *[f"/page/{n}.js" for n in ("page", "view", "masks", "files", "formats", "server", "panel")]):
+    for path in (path for path in static.page() if path.endswith((".js", "/"))):
         text = client.get(path).text
         assert "http://" not in text.replace("http://www.w3.org", "")
         assert "https://" not in text

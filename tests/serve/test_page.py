@@ -6,11 +6,12 @@ import io
 import json
 import shutil
 import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from serve.chromium import Tab, browser
@@ -19,6 +20,7 @@ from serve.fakes import CATEGORIES, Bright, as_file, served, spots
 from maskwise import outlines, rle
 from maskwise.data.dataset import Item
 from maskwise.data.formats import coco, labelme, measurements
+from maskwise.data.formats.measurements import Scale
 from maskwise.data.images import read_label_map
 from maskwise.rle import Window
 from maskwise.serve.guard import Access
@@ -258,6 +260,162 @@ def test_the_table_measures_as_the_library_does(opened):
     opened.click("#tab-picture")
 
 
+CELLS = "[...document.querySelectorAll('#numbers tr')].map((r) => [...r.cells].map((c) => c.textContent))"
+
+
+def measured(scale: Scale = measurements.PIXELS, least: float = 0.5) -> list[dict[str, str]]:
+    """By the library, in the order of the page's CSV."""
+    item = Item(name="spöts 1.png", size=(48, 64), labelled=found(least))
+    names = measurements.header(scale)
+    rows = measurements.measure(item, CATEGORIES, scale)
+    return [{name: str(v) for name, v in zip(names, row, strict=True)} for row in rows]
+
+
+def is_shown_as(text: str, number: float, *, step: float) -> bool:
+    """All digits of a cell are right, and they tell a step from the next, or are four."""
+    shown = Decimal(text.replace(",", ""))
+    digit = 10.0 ** int(shown.as_tuple().exponent)
+    if not number:
+        return not shown
+    return abs(float(shown) - number) <= 0.501 * digit and digit <= max(step, 0.001 * number) * 1.001
+
+
+@pytest.mark.parametrize(
+    ("written", "unit"),
+    [("0.325 µm", "µm"), (".325", "µm"), ("12cm", "cm"), ("0.0065mm", "mm"), ("3.25e-7m", "m"), ("325000 nm", "nm")],
+)
+def test_the_table_is_in_the_unit_of_a_pixel_as_the_library_has_it(opened, model, written, unit):
+    asked, scale = len(model.batches), Scale.parse(written)
+    opened.click("#tab-numbers")
+    opened.write("pixel-size", written)
+    head, *rows = opened.js(CELLS)
+    lengths = ("perimeter", "diameter", "centre x", "centre y", "width", "height")
+    assert head[3:] == [f"area {unit}²", *(f"{name} {unit}" for name in lengths), "parts", "holes"]
+    for row, right in zip(rows, sorted(measured(scale), key=lambda right: float(right["quality"])), strict=True):
+        expected = [float(v) for name, v in right.items() if name.endswith((f"_{scale.unit}", f"_{scale.unit}2"))]
+        area, perimeter, diameter, x, y, x0, y0, x1, y1 = expected
+        assert is_shown_as(row[3], area, step=scale.side**2)
+        for text, number in zip(row[4:8], (perimeter, diameter, x, y), strict=True):
+            assert is_shown_as(text, number, step=scale.side / 10)
+        for text, number in zip(row[8:10], (x1 - x0, y1 - y0), strict=True):
+            assert is_shown_as(text, number, step=scale.side)
+    assert len(model.batches) == asked
+    opened.click("#tab-picture")
+
+
+def test_list_and_card_are_in_the_unit_of_a_pixel(opened):
+    opened.write("pixel-size", "0.5 µm")
+    assert opened.text("#status") == "Shown in µm."
+    assert opened.text("#area-unit") == "area µm²"
+    areas = "[...document.querySelectorAll('#rows .a')].map((e) => e.textContent)"
+    shown = sorted(opened.js(areas), key=float)
+    for text, area in zip(shown, sorted(found(0.05).masks.area().tolist()), strict=True):
+        assert is_shown_as(text, area / 4, step=0.25)
+    opened.click_at(*on_screen(opened, 14, 14))
+    assert "48.3 µm²" in opened.text("#card")
+    assert opened.text("#status").endswith("48.3 µm²")
+    assert opened.js("document.querySelector('#rows [aria-selected=true]').ariaLabel").endswith("48.3 µm²")
+    opened.write("pixel-size", "")
+    assert "193 px²" in opened.text("#card"), "at once, while it is held"
+    assert opened.js("document.querySelector('#rows [aria-selected=true]').ariaLabel").endswith("193 pixels")
+
+
+def test_the_unit_stays_from_picture_to_picture(opened, tmp_path):
+    opened.write("pixel-size", "0.5 µm")
+    (tmp_path / "b.png").write_bytes(as_file(spots(65)))
+    opened.upload(tmp_path / "b.png")
+    opened.wait("document.querySelectorAll('.tile[data-state=done]').length === 2")
+    opened.press("]")
+    opened.press("t")
+    assert opened.js(CELLS)[0][3] == "area µm²"
+    opened.press("t")
+    assert "48.3" in opened.js("[...document.querySelectorAll('#rows .a')].map((e) => e.textContent)")
+    opened.js("document.querySelector('#scope').value = 'all'")
+    with zipfile.ZipFile(opened.downloaded("[data-format=label_map]")) as archive:
+        lines = archive.read("measurements.csv").decode().splitlines()
+    assert lines[0] == ",".join(measurements.header(Scale(0.5, "um")))
+    assert sum(",48.25," in line for line in lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("0,325 µm", "Write it with a point: 0.325 µm."),
+        ("0", "It must be more than 0."),
+        ("-1um", "It must be more than 0."),
+        ("wide", "Expected a length, such as 0.325 µm."),
+        ("1um2", "Expected a length, such as 0.325 µm."),
+    ],
+)
+def test_what_is_no_length_is_told_beside_the_field_and_nothing_else_stops(opened, written, told):
+    invalid = "document.querySelector('#pixel-size').ariaInvalid"
+    opened.write("pixel-size", "0.5um")
+    opened.write("pixel-size", written)
+    assert opened.js(invalid) == "true"
+    assert opened.text("#pixel-size-wrong") == opened.text("#status") == f"{told} Shown in pixels."
+    assert opened.js("document.querySelector('#notice').hidden")
+    assert opened.text("#area-unit") == "area px²"
+    opened.slide("score", 0.9)
+    assert opened.js(SHOWN) == len(found(0.9))
+    header = opened.downloaded("[data-format=csv]").read_text().splitlines()[0]
+    assert header == ",".join(measurements.header())
+    opened.write("pixel-size", "")
+    assert opened.js(invalid) == "false"
+    assert opened.text("#pixel-size-wrong") == ""
+
+
+def test_the_size_of_a_pixel_is_written_with_keys(opened):
+    """What is not yet written to its end is not told to be wrong; keys of the page are letters in the field."""
+    opened.click("#pixel-size")
+    for key in "0.5 nm":
+        opened.press(key)
+        assert opened.text("#pixel-size-wrong") == ""
+    assert opened.js(HELD) == ""
+    assert opened.text("#area-unit") == "area nm²"
+    opened.press("2")
+    opened.press("Tab")
+    assert opened.text("#pixel-size-wrong") == "Expected a length, such as 0.325 µm. Shown in pixels."
+    assert opened.js("document.activeElement.id") != "pixel-size"
+
+
+LENGTHS = st.text(alphabet="0123456789.,+-eE uµμmMÅ²/\t", max_size=12) | st.from_regex(
+    r"[+-]?[0-9]{0,3}\.?[0-9]{0,3}(e[+-]?[0-9]{1,3})? ?[a-zµμ]{0,3}", fullmatch=True
+)
+"""Digits are those of ASCII: the library reads others too."""
+
+
+def test_a_size_of_a_pixel_is_read_as_the_library_reads_it(page):
+    page.js("import('/page/scale.js').then(({ read }) => { window.read = read })")
+
+    @given(LENGTHS)
+    @example("1e400um")
+    @example("1e-400um")
+    @example("1e30")
+    @example("1e31 um")
+    @example("2e-3\u03bcm")
+    @example(".5 \u00b5m ")
+    @example("1 u m")
+    @example("inf")
+    @example("1" + 20 * "m")
+    @example("1" + 21 * "m")
+    @example("1" + 31 * "0")
+    @settings(max_examples=150, deadline=None)
+    def check(text: str) -> None:
+        scale, wrong = page.js(
+            f"(() => {{ const {{ scale, wrong }} = read({json.dumps(text)}); return [scale, wrong] }})()"
+        )
+        try:
+            right = Scale.parse(text) if text.strip() else measurements.PIXELS
+        except ValueError:
+            assert wrong
+            right = measurements.PIXELS
+        else:
+            assert wrong == ""
+        assert (scale["side"], scale["unit"]) == (right.side, right.unit)
+
+    check()
+
+
 def test_lines_of_the_table_can_be_held_by_mouse_and_keys(opened):
     held = "[...document.querySelectorAll('#numbers tr.held td:nth-child(4)')].map((e) => e.textContent)"
     areas = "[...document.querySelectorAll('#numbers td:nth-child(4)')].map((e) => e.textContent)"
@@ -330,14 +488,17 @@ def test_labelme_comes_back_holes_included(opened, picture, tmp_path):
     same(read.instances(), found())
 
 
-def test_csv_has_what_the_library_writes(opened):
+@pytest.mark.parametrize("written", ["", "0.325 µm", "12 cm", "3.25e-7m"])
+def test_csv_has_what_the_library_writes(opened, written):
     opened.slide("score", 0.05)
-    lines = list(csv.reader(io.StringIO(opened.downloaded("[data-format=csv]").read_text())))
-    expected = list(measurements.measure(Item(name="spöts 1.png", size=(48, 64), labelled=found(0.05)), CATEGORIES))
-    assert lines[0] == list(measurements.header())
-    for line, right in zip(lines[1:], expected, strict=True):
-        assert line[:3] == [str(v) for v in right[:3]]
-        assert [float(v) for v in line[3:]] == pytest.approx([float(v) for v in right[3:]], rel=1e-6)
+    opened.write("pixel-size", written)
+    lines = list(csv.DictReader(io.StringIO(opened.downloaded("[data-format=csv]").read_text())))
+    expected = measured(Scale.parse(written) if written else measurements.PIXELS, 0.05)
+    for line, right in zip(lines, expected, strict=True):
+        assert list(line) == list(right)
+        texts, numbers = list(line.values()), list(right.values())
+        assert texts[:3] == numbers[:3]
+        assert [float(v) for v in texts[3:]] == pytest.approx([float(v) for v in numbers[3:]], rel=1e-6, abs=0)
 
 
 def test_the_label_map_comes_back(opened):
@@ -577,6 +738,13 @@ def test_no_width_makes_the_page_scroll_sideways(opened, width):
     assert opened.js("document.querySelector('#marks').clientHeight") > 200
 
 
+def test_in_a_low_window_the_panel_scrolls_and_the_picture_stays(opened):
+    opened.screen(1024, 520)
+    opened.write("pixel-size", "wide")
+    assert opened.js("document.documentElement.scrollHeight") <= 520
+    assert opened.downloaded("[data-format=overlay]").suffix == ".png"
+
+
 def test_on_a_phone_a_tap_holds_an_instance(page, picture):
     page.screen(390, 844, ratio=3, phone=True)
     page.upload(picture)
@@ -616,10 +784,11 @@ def test_with_reduced_motion_nothing_glides(opened):
 def test_names_for_those_who_hear_the_page(opened):
     tree = opened.call("Accessibility.getFullAXTree")["nodes"]
     named = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in tree if not n.get("ignored")]
-    for role in ("button", "slider", "option", "tab", "radio", "combobox"):
+    for role in ("button", "slider", "option", "tab", "radio", "combobox", "textbox"):
         names = [name for kind, name in named if kind == role]
         assert all(names), f"a {role} has no name"
     assert any(role == "option" and "quality" in name for role, name in named)
+    assert ("textbox", "Size of a pixel") in named
 
 
 def test_four_hundred_instances_are_drawn_and_filtered_quickly(page, tmp_path):

@@ -42,8 +42,8 @@ class Scale:
     unit: str = "px"
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.side) and self.side > 0):
-            raise ValueError(f"the size of a pixel must be positive, got {self.side}")
+        if not 1e-30 <= self.side <= 1e30:  # so that areas are numbers too
+            raise ValueError(f"the size of a pixel must be positive, from 1e-30 to 1e30, got {self.side}")
         if not self.unit.isalpha():  # it becomes a part of names of columns
             raise ValueError(f"the unit of a length: expected letters, such as um, got {self.unit!r}")
 

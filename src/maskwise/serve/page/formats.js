@@ -3,9 +3,7 @@
 import { base64, greyPng } from "/page/files.js";
 import { decode, measure, ringArea, trace } from "/page/masks.js";
 
-const HEADER =
-  "image,id,category,area_px2,perimeter_px,equivalent_diameter_px,centroid_x_px,centroid_y_px," +
-  "box_x0_px,box_y0_px,box_x1_px,box_y1_px,parts,holes,score,quality,mask_score";
+const LENGTHS = ["perimeter", "equivalent_diameter", "centroid_x", "centroid_y", "box_x0", "box_y0", "box_x1", "box_y1"];
 
 /** One COCO data set of several pictures, each {name, width, height, shown}. */
 export function coco(pictures, categories) {
@@ -64,20 +62,26 @@ export function labels(categories) {
   return ["__ignore__", "_background_", ...categories.map(({ name }) => name)].map((line) => `${line}\n`).join("");
 }
 
-/** Measurements: a line an instance. */
-export function csv(pictures) {
-  const lines = [HEADER];
+/** Measurements in the unit of a scale: a line an instance. */
+export function csv(pictures, scale) {
+  const lines = [header(scale)];
   for (const { name, shown } of pictures)
     for (const [i, one] of shown.entries()) {
       const { area, perimeter, diameter, x, y, box, parts, holes } = measured(one);
-      const sizes = area ? [area, perimeter, diameter, x, y, ...box] : [0, "", "", "", "", "", "", "", ""];
-      const values = [...sizes, parts, holes, one.score, one.quality, one.mask_score].map(short);
+      const lengths = [perimeter, diameter, x, y, ...box].map((length) => (area ? scale.length(length) : ""));
+      const values = [scale.area(area), ...lengths, parts, holes, one.score, one.quality, one.mask_score].map(short);
       lines.push([cell(name), i + 1, cell(one.class), ...values].join(","));
     }
   return lines.map((line) => `${line}\n`).join("");
 }
 
-/** Computed once an instance. */
+/** Names of the columns, with the unit of each that has one. */
+function header({ unit }) {
+  const sizes = [`area_${unit}2`, ...LENGTHS.map((name) => `${name}_${unit}`)];
+  return ["image", "id", "category", ...sizes, "parts", "holes", "score", "quality", "mask_score"].join(",");
+}
+
+/** Computed once an instance, in pixels. */
 export function measured(one) {
   return (one.measures ??= measure(decode(one.mask)));
 }

@@ -2,8 +2,9 @@
 
 import { zip } from "/page/files.js";
 import { coco, csv, labelMap, labelme, labels } from "/page/formats.js";
-import { Table, beside, card, drawHistogram, element, paint, row, words } from "/page/panel.js";
+import { Table, beside, card, drawHistogram, element, paint, row, tell, words } from "/page/panel.js";
 import { Picture } from "/page/picture.js";
+import { read } from "/page/scale.js";
 import { Server } from "/page/server.js";
 import { View } from "/page/view.js";
 
@@ -154,6 +155,7 @@ const listed = () => (current?.instances ?? []).toSorted((a, b) => (isWorstFirst
 const shown = (picture) => picture.instances.filter((one) => passes(one) && !one.isOut);
 const passes = (one) => one.score >= limit("score") && one.quality >= limit("quality") && !hiddenClasses.has(one.label);
 const limit = (id) => Number(get(id).value);
+const scale = () => read(get("pixel-size").value).scale;
 
 /** Apply sliders and classes: at once, here. */
 function filter() {
@@ -168,7 +170,7 @@ function filter() {
   for (const id of ["score", "quality"]) drawHistogram(get(`${id}-histogram`), all.map((one) => one[id]), limit(id));
   if (view.selected && !passes(view.selected)) select(null);
   if (current?.state === "done") summarize(all);
-  if (isTable) table.fill(current?.instances ? shown(current) : [], view.selected);
+  if (isTable) table.fill(current?.instances ? shown(current) : [], view.selected, scale());
   view.draw();
 }
 
@@ -189,7 +191,8 @@ function median(values) {
 }
 
 function fillList() {
-  get("rows").replaceChildren(...listed().map((one) => row(one, view.by)));
+  const now = scale();
+  get("rows").replaceChildren(...listed().map((one) => row(one, view.by, now)));
   markRow();
 }
 
@@ -212,6 +215,21 @@ function toggleClass(label, chip) {
   filter();
 }
 
+/** Say every size in the unit; what is wrong with it is told once it was written to its end. */
+function rescale({ type }) {
+  const field = get("pixel-size"), { scale: now, wrong } = read(field.value), told = `${wrong} Shown in ${now.name}.`.trim();
+  if (type === "change" || !wrong) {
+    field.setAttribute("aria-invalid", Boolean(wrong));
+    get("pixel-size-wrong").textContent = wrong && told;
+  }
+  if (type === "change") get("status").textContent = told;
+  for (const one of current?.instances ?? []) tell(get(`row-${one.index}`), one, now);
+  get("area-unit").textContent = `area ${now.symbol}²`;
+  filter();
+  showCard();
+}
+
+for (const kind of ["input", "change"]) get("pixel-size").addEventListener(kind, rescale);
 for (const id of ["score", "quality"]) get(id).addEventListener("input", filter);
 for (const input of document.querySelectorAll("[name=colour]"))
   input.addEventListener("change", () => {
@@ -232,7 +250,7 @@ function select(one, isFar = false) {
   view.selected = one;
   markRow();
   if (one) {
-    get("status").textContent = words(one);
+    get("status").textContent = words(one, scale());
     if (isFar && !isTable) view.reveal(one);
   }
   if (isTable) table.hold(one);
@@ -263,7 +281,7 @@ function showCard() {
   const one = view.hovered ?? view.selected, box = get("card");
   box.hidden = !one?.isShown || view.areHidden;
   if (box.hidden) return;
-  box.replaceChildren(...card(one));
+  box.replaceChildren(...card(one, scale()));
   const { x, top, bottom } = view.screen(one), { clientWidth: width, clientHeight: height } = view.box;
   const above = top - box.offsetHeight - 10, below = bottom + 10;
   const y = above >= 4 ? above : below + box.offsetHeight < height ? below : 8;
@@ -280,8 +298,8 @@ function toggleOut() {
   const one = view.selected;
   if (!one) return;
   one.isOut = !one.isOut;
-  get(`row-${one.index}`).setAttribute("aria-label", words(one));
-  get("status").textContent = words(one);
+  tell(get(`row-${one.index}`), one, scale());
+  get("status").textContent = words(one, scale());
   filter();
   showCard();
 }
@@ -333,11 +351,11 @@ async function made(format, chosen, categories) {
     case "coco":
       return [`${named}.coco.json`, text(coco(chosen, categories))];
     case "csv":
-      return [`${named}.csv`, text(csv(chosen))];
+      return [`${named}.csv`, text(csv(chosen, scale()))];
     case "labelme":
       return bundled(chosen, "labelme.zip", ".json", async (one) => text(await labelme(one)), [["labels.txt", text(labels(categories))]]);
     case "label_map":
-      return bundled(chosen, "label_maps.zip", "_labels.png", labelMap, [["measurements.csv", text(csv(chosen))]]);
+      return bundled(chosen, "label_maps.zip", "_labels.png", labelMap, [["measurements.csv", text(csv(chosen, scale()))]]);
     case "overlay":
       return bundled(chosen, "overlays.zip", "_overlay.png", async (one) => new Uint8Array(await (await view.overlay(one.picture, one.shown)).arrayBuffer()), []);
   }

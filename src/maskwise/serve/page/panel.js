@@ -35,19 +35,19 @@ export function drawHistogram(canvas, values, least) {
 }
 
 /** A row of the list. */
-export function row(one, by) {
+export function row(one, by, scale) {
   const meter = element("span", { className: "meter" }, element("i"));
   meter.firstChild.style.width = `${one.quality * 100}%`;
   const swatch = element("span", { className: "swatch" });
   const numbers = [
     element("span", { className: "q", textContent: one.quality.toFixed(2), title: "quality" }),
     element("span", { className: "s", textContent: one.score.toFixed(2), title: "score" }),
-    element("span", { className: "a", textContent: one.area.toLocaleString("en"), title: "area in pixels" }),
+    element("span", { className: "a" }),
   ];
   const name = element("span", { className: "class", textContent: one.class });
   const made = element("li", { id: `row-${one.index}` }, swatch, name, meter, ...numbers);
   made.setAttribute("role", "option");
-  made.setAttribute("aria-label", words(one));
+  tell(made, one, scale);
   paint(made, one, by);
   return made;
 }
@@ -58,50 +58,63 @@ export function paint(made, one, by) {
   made.querySelector(".meter i").style.background = css(colour(one, "quality"));
 }
 
+/** Its area, and what it is for the ear, which follow the unit. */
+export function tell(made, one, scale) {
+  Object.assign(made.querySelector(".a"), { textContent: scale.areaText(one.area), title: `area in ${squares(scale)}` });
+  made.setAttribute("aria-label", words(one, scale));
+}
+
+const squares = ({ unit, name }) => (unit === "px" ? name : `${name}²`);
+
 /** An instance for the ear. */
-export function words(one) {
-  const out = one.isOut ? ", left out" : "";
-  return `${one.class}, quality ${one.quality.toFixed(2)}, score ${one.score.toFixed(2)}, ${one.area} pixels${out}`;
+export function words(one, scale) {
+  const area = `${scale.areaText(one.area)} ${squares(scale)}`, out = one.isOut ? ", left out" : "";
+  return `${one.class}, quality ${one.quality.toFixed(2)}, score ${one.score.toFixed(2)}, ${area}${out}`;
 }
 
 /** An instance for the eye, beside it. */
-export function card(one) {
+export function card(one, scale) {
   const line = (name, value) => [element("dt", { textContent: name }), element("dd", { textContent: value })];
-  const numbers = element("dl", {}, ...line("quality", one.quality.toFixed(3)), ...line("score", one.score.toFixed(3)), ...line("area", `${one.area.toLocaleString("en")} px`));
+  const numbers = element("dl", {}, ...line("quality", one.quality.toFixed(3)), ...line("score", one.score.toFixed(3)), ...line("area", `${scale.areaText(one.area)} ${scale.symbol}²`));
   return [element("strong", { textContent: one.class }), numbers];
 }
 
+const finely = (pixels, scale) => scale.lengthText(pixels, 0.1);
+const wholly = (pixels, scale) => scale.lengthText(pixels);
+
+/** Name, value in pixels, the same for people, and what follows the unit where there is one. */
 const COLUMNS = [
   ["class", (one) => one.class, String],
   ["quality", (one) => one.quality, (v) => v.toFixed(3)],
   ["score", (one) => one.score, (v) => v.toFixed(3)],
-  ["area px²", (one) => one.area, (v) => v.toLocaleString("en")],
-  ["perimeter px", (one) => measured(one).perimeter, (v) => v.toFixed(1)],
-  ["diameter px", (one) => measured(one).diameter, (v) => v.toFixed(1)],
-  ["centre x", (one) => measured(one).x, (v) => v.toFixed(1)],
-  ["centre y", (one) => measured(one).y, (v) => v.toFixed(1)],
-  ["width", (one) => measured(one).box[2] - measured(one).box[0], String],
-  ["height", (one) => measured(one).box[3] - measured(one).box[1], String],
+  ["area", (one) => one.area, (v, scale) => scale.areaText(v), "²"],
+  ["perimeter", (one) => measured(one).perimeter, finely, ""],
+  ["diameter", (one) => measured(one).diameter, finely, ""],
+  ["centre x", (one) => measured(one).x, finely, ""],
+  ["centre y", (one) => measured(one).y, finely, ""],
+  ["width", (one) => measured(one).box[2] - measured(one).box[0], wholly, ""],
+  ["height", (one) => measured(one).box[3] - measured(one).box[1], wholly, ""],
   ["parts", (one) => measured(one).parts, String],
   ["holes", (one) => measured(one).holes, String],
 ];
 
 /** The table, sorted by the column that was clicked on last; a line clicked on or gone to is held. */
 export class Table {
-  #by = 1; #isUp = true; #shown = []; #selected = null; #lines = new Map();
+  #by = 1; #isUp = true; #shown = []; #selected = null; #scale = null; #lines = new Map();
 
   constructor(box, onSelect) {
     this.box = box;
     this.onSelect = onSelect;
   }
 
-  fill(shown, selected) {
+  fill(shown, selected, scale) {
     this.#shown = shown;
     this.#selected = selected;
+    this.#scale = scale;
     const value = COLUMNS[this.#by][1], way = this.#isUp ? 1 : -1;
     const sorted = shown.toSorted((a, b) => way * (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0));
     this.#lines = new Map(sorted.map((one) => [one, this.#line(one)]));
-    const heads = COLUMNS.map(([name], i) => this.#head(name, i));
+    const heads = COLUMNS.map(([name, , , power], i) => this.#head(power === undefined ? name : `${name} ${scale.symbol}${power}`, i));
     const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...this.#lines.values()));
     this.box.replaceChildren(shown.length ? table : element("p", { className: "faint", textContent: "No instance is shown." }));
   }
@@ -126,7 +139,7 @@ export class Table {
   }
 
   #line(one) {
-    const cells = COLUMNS.map(([, value, text]) => element("td", { textContent: text(value(one)) }));
+    const cells = COLUMNS.map(([, value, text]) => element("td", { textContent: text(value(one), this.#scale) }));
     const line = element("tr", { onclick: () => this.onSelect(one) }, ...cells);
     line.classList.toggle("held", one === this.#selected);
     return line;
@@ -135,7 +148,7 @@ export class Table {
   #sort(i) {
     this.#isUp = i === this.#by ? !this.#isUp : true;
     this.#by = i;
-    this.fill(this.#shown, this.#selected);
+    this.fill(this.#shown, this.#selected, this.#scale);
     this.box.querySelectorAll("th button")[i].focus();
   }
 }
