@@ -16,6 +16,8 @@ PEER, PACE = "torchvision", "pace"
 """The name of torchvision's Mask R-CNN as a method; and of the cells that measure steps of all three in turn."""
 A_PICTURE = "a picture"
 """What they measure besides, where all three were trained."""
+BEGUN_ALIKE = "torchvision_begun_alike"
+"""The same, where layers for boxes begin with numbers drawn as ours are."""
 PEERS_ARITHMETIC = {"convention": "torchvision"}
 """Ours, with RoIAlign, targets, losses of boxes and pasting as they are there: what of a difference is due to these."""
 
@@ -146,8 +148,8 @@ def _compared(budget: Budget, network: str, seeds: Sequence[int]) -> list[Cell]:
 def _peers(budget: Budget, seeds: Sequence[int]) -> list[Cell]:
     of = {"group": "peer", "network": "lite0 fpn"}
     found = [Cell(bed=bed, method=PEER, seed=seed, **of) for bed in budget.beds for seed in seeds]
-    alike = {"bed": next(iter(budget.beds)), "method": "mask_rcnn", "options": PEERS_ARITHMETIC}
-    found += [Cell(seed=seed, **alike, **of) for seed in seeds]
+    why: Sequence[dict[str, Any]] = ({"method": "mask_rcnn", "options": PEERS_ARITHMETIC}, {"method": BEGUN_ALIKE})
+    found += [Cell(bed=next(iter(budget.beds)), seed=seed, **one, **of) for one in why for seed in seeds]
     return found + [Cell(bed=bed, method=PACE, seed=seeds[0], **of) for bed in budget.beds]
 
 
@@ -209,7 +211,7 @@ def run_of(cell: Cell, budget: Budget, data: Mapping[str, Path], weights: Path |
     network = {**NETWORKS[cell.network], "weights": begun, **_norm(NETWORKS[cell.network].get("variant"), begun)}
     return replace(
         base,
-        method=PEER if cell.method == PEER else own,
+        method=cell.method if cell.method in (PEER, BEGUN_ALIKE) else own,
         config=replace(base.config, **network, **cell.options),
         data=_data(base.data, share, steps, budget.workers),
         optim=replace(base.optim, lr=share.rate * base.optim.lr, amp=budget.amp),

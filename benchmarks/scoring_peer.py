@@ -7,11 +7,13 @@ import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any, cast
 
 import torch
 from models import AsTheyAre
+from scoring_cells import BEGUN_ALIKE, PEER
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -72,6 +74,22 @@ class Peer(nn.Module):
         return [_ours(one, *sizes) for one, *sizes in zip(found, images.sizes, images.originals, strict=True)]
 
 
+class BegunAlike(Peer):
+    """Where a difference between its boxes and ours may come from: the first layers begin with smaller numbers, the
+    last ones with larger."""
+
+    def __init__(self, cfg: Config):
+        super().__init__(cfg)
+        heads = self.model.roi_heads
+        body, predictor = cast(TwoMLPHead, heads.box_head), cast(FastRCNNPredictor, heads.box_predictor)
+        for layer in (body.fc6, body.fc7):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+        for layer in (body.fc6, body.fc7, predictor.cls_score, predictor.bbox_pred):
+            nn.init.zeros_(layer.bias)
+
+
 def _heads(cfg: Config) -> dict[str, nn.Module]:
     classes = cfg.num_classes + 1
     return {
@@ -121,13 +139,15 @@ def _ours(found: Mapping[str, Tensor], size: Size, original: Size) -> Instances:
     )
 
 
+_OF_TORCHVISION = Entry(
+    title="Mask R-CNN of torchvision", year=2017, venue="ICCV", family="two-stage", config=Config, build=Peer
+)
 KNOWN: Mapping[str, Entry] = {
     **METHODS,
-    "torchvision": Entry(
-        title="Mask R-CNN of torchvision", year=2017, venue="ICCV", family="two-stage", config=Config, build=Peer
-    ),
+    PEER: _OF_TORCHVISION,
+    BEGUN_ALIKE: replace(_OF_TORCHVISION, build=BegunAlike),
 }
-"""Our methods, and this one."""
+"""Our methods, and these."""
 
 
 # Time

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scipy import stats
-from scoring_cells import A_PICTURE, ABLATIONS, NETWORKS, PACE, PEER, PEERS_ARITHMETIC
+from scoring_cells import A_PICTURE, ABLATIONS, BEGUN_ALIKE, NETWORKS, PACE, PEER, PEERS_ARITHMETIC
 from tables import Rows
 
 Row = Mapping[str, Any]
@@ -350,24 +350,25 @@ def shifts(rows: Sequence[Row]) -> Rows:
 
 def peers(rows: Sequence[Row]) -> Rows:
     """Ours against torchvision's and against itself with its arithmetic, by seed."""
-    of_peer, alike = (PEER, {}), ("mask_rcnn", PEERS_ARITHMETIC)
-    pairs = [(("mask_rcnn", {}), of_peer), (("ms_rcnn", {}), of_peer), (alike, of_peer), (("mask_rcnn", {}), alike)]
+    ours, scoring, of_peer, begun = (("mask_rcnn", {}), ("ms_rcnn", {}), (PEER, {}), (BEGUN_ALIKE, {}))
+    alike = ("mask_rcnn", PEERS_ARITHMETIC)
+    pairs = ((ours, of_peer), (scoring, of_peer), (alike, of_peer), (ours, alike), (begun, of_peer), (alike, begun))
     found = []
     for bed, network in places(rows):
         for pair in pairs:
             of_each = [of(rows, bed=bed, network=network, method=m, options=options) for m, options in pair]
-            ours, theirs = both(*of_each)
-            if ours:
-                boxes = [values(several, "boxes", "AP") for several in (theirs, ours)]
+            mine, theirs = both(*of_each)
+            if mine:
+                boxes = [values(several, "boxes", "AP") for several in (theirs, mine)]
                 found.append(
                     {
                         "bed": bed,
                         "one": named(*pair[0]),
                         "other": named(*pair[1]),
-                        "seeds": str(len(ours)),
-                        "mask AP": triplet(ours),
+                        "seeds": str(len(mine)),
+                        "mask AP": triplet(mine),
                         "of the other": triplet(theirs),
-                        "difference": apart(aps(theirs), aps(ours)),
+                        "difference": apart(aps(theirs), aps(mine)),
                         "box AP": spread(boxes[1]),
                         "box AP of the other": spread(boxes[0]),
                         "difference of boxes": apart(*boxes),

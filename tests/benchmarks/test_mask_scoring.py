@@ -171,7 +171,7 @@ def test_a_row_from_a_training(scoring, tmp_path):
     short = {"scenes": replace(scoring.cells.BUDGETS["cpu"].beds["scenes"], steps=2, batch=2, judging=0)}
     budget = replace(scoring.cells.BUDGETS["cpu"], beds=short, networks={"scenes": ("lite0 fpn",)})
     args = scoring.scoring.arguments(["--runs", str(tmp_path)])
-    for method in ("mask_rcnn", "ms_rcnn", scoring.cells.PEER):
+    for method in ("mask_rcnn", "ms_rcnn", scoring.cells.PEER, scoring.cells.BEGUN_ALIKE):
         cell = scoring.cells.Cell(group="backbones", bed="scenes", network="lite0 fpn", method=method, seed=0)
         found = scoring.scoring.row(cell, budget, tmp_path / method, args, scenes=4)
         assert found["pictures"] == 4
