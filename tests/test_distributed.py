@@ -43,7 +43,13 @@ def test_who_we_are_is_what_the_launcher_says(environment, expected):
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("node7", "node7"), ("a,b", "a"), ("a[1,3]", "a1"), ("rack[01-02]-gpu,x", "rack01-gpu")],
+    [
+        ("node7", "node7"),
+        ("a,b", "a"),
+        ("a[1,3]", "a1"),
+        ("rack[01-02]-gpu,x", "rack01-gpu"),
+        ("rack[1-2]node[03,04]", "rack1node03"),
+    ],
 )
 def test_the_first_host_of_a_list_of_nodes(nodes, first):
     environment = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": nodes}

@@ -1,5 +1,6 @@
 import inspect
 import tracemalloc
+from dataclasses import replace
 from itertools import combinations
 from unittest.mock import patch
 
@@ -172,6 +173,21 @@ def test_parts_and_keypoints() -> None:
     assert len(shades) == len(set(scene.targets.parts.labels.tolist()))
     with pytest.raises(ValueError, match="no parts"):
         overlay(grey(9, 9), Targets.none((9, 9)), NAMES, colours="part")
+
+
+@pytest.mark.parametrize("far", [4000.0, 3e9, 1e38])
+def test_a_keypoint_far_outside_costs_no_memory(far: float) -> None:
+    """Files may have any number there. The bone to it is drawn as far as the picture goes."""
+    named = Categories(names=("fly",), keypoints=("head", "tail"), skeleton=((0, 1),))
+    targets = truth([block(10, 5, 20, 10)], (40, 60))
+    points = torch.tensor([[[20.0, 10.0, 2.0], [far, far, 2.0]]])
+    tracemalloc.start()
+    drawn = overlay(grey(40, 60), replace(targets, keypoints=points), named, labels=False, fill=0, contour=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert (drawn[10, 20] == colour(0)).all()
+    assert (drawn[39] != 128).any()
 
 
 def test_labels_say_class_score_and_quality() -> None:

@@ -269,6 +269,16 @@ def test_a_zip_that_is_none_of_pytorch(tmp_path):
         tensor_files.read(tmp_path / "some.zip")
 
 
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse.*:UserWarning")
+@pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr", "meta"])
+def test_tensors_that_hold_no_plain_numbers_are_refused(tmp_path, layout):
+    """A sparse one does not tell its bytes, one of the device 'meta' has none."""
+    value = torch.eye(3, device="meta") if layout == "meta" else torch.eye(3).to_sparse(layout=getattr(torch, layout))
+    torch.save({"model": {"a": value}}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"model\.pth: expected plain numbers, a is (sparse|of the device 'meta')"):
+        tensor_files.read(tmp_path / "model.pth")
+
+
 @pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": {"a": 1}}, {"model": [1]}, {1: np.zeros(1)}])
 def test_a_file_without_weights_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"other\.pkl: (no weights|expected weights by their names)"):

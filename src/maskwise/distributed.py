@@ -66,9 +66,9 @@ def from_environment(environment: Mapping[str, str]) -> World:
 
 
 def _first_host(nodes: str) -> str:
-    """'gpu[03-05,9],login' begins with gpu03."""
-    if found := re.match(r"([^,\[]+)(?:\[([^,\-\]]+)[^\]]*\]([^,]*))?", nodes):
-        return "".join(part for part in found.groups() if part)
+    """'gpu[03-05,9],login' begins with gpu03; machines may be numbered twice: 'rack[1-2]node[1-8]'."""
+    if found := re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes):
+        return re.sub(r"\[([^,\-\]]*)[^\]]*\]", r"\1", found[0])
     raise ValueError(f"no host in the list of nodes {nodes!r}")
 
 

@@ -38,6 +38,8 @@ PALETTE: tuple[Colour, ...] = (
 """Of Okabe and Ito: told apart by people with any kind of colour blindness."""
 
 WHITE, BLACK, PAPER = (255, 255, 255), (0, 0, 0), (247, 247, 244)
+FAR = 1e6
+"""Pixels; files may place keypoints further out than the numbers of a drawing reach."""
 HATCH = 0.35  # of a stripe of a crowd's hatching, added to the opacity
 ELLIPSIS = "…"
 
@@ -228,8 +230,11 @@ def _draw_skeletons(canvas: Picture, points: np.ndarray, categories: Categories,
         if not there.any():
             continue
         pad = 3 * wide + 2
-        (x0, y0), (x1, y1) = np.floor(person[there, :2].min(0)) - pad, np.ceil(person[there, :2].max(0)) + pad
-        at = [tuple(p) for p in (person[:, :2] - (x0, y0)) * fine]
+        x0, y0 = np.maximum(np.floor(person[there, :2].min(0)), 0) - pad
+        x1, y1 = np.minimum(np.ceil(person[there, :2].max(0)), canvas.shape[1::-1]) + pad
+        if x0 >= x1 or y0 >= y1:  # nobody of whom the picture shows anything
+            continue
+        at = [tuple(p) for p in (person[:, :2].clip(-FAR, FAR) - (x0, y0)) * fine]
         size = (int(x1 - x0) * fine, int(y1 - y0) * fine)
         white, inner = Image.new("L", size), Image.new("L", size)
         for a, b in categories.skeleton:

@@ -96,6 +96,9 @@ def _tensors(path: Path, content: object) -> dict[str, Tensor]:
         tensor = _tensor(value)
         if not isinstance(name, str) or tensor is None:
             raise ValueError(f"{path}: expected weights by their names, found {name!r}: {type(value).__name__}")
+        if tensor.layout != torch.strided or tensor.is_meta:
+            what = "of the device 'meta'" if tensor.is_meta else "sparse"
+            raise ValueError(f"{path}: expected plain numbers, {name} is {what}")
         if tensor.nbytes > path.stat().st_size:
             raise ValueError(f"{path}: {name} claims {tensor.nbytes} bytes, of {path.stat().st_size} in the file")
         state[name.removeprefix("module.")] = tensor

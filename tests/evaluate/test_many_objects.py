@@ -14,12 +14,15 @@ from scipy.optimize import linear_sum_assignment
 from maskwise import rle
 from maskwise.categories import Categories
 from maskwise.evaluate.accuracy import IN_CROWD, SHOWN, accuracy
-from maskwise.evaluate.coco import coco
+from maskwise.evaluate.coco import Settings, coco
 from maskwise.evaluate.coverage import best_overlap, coverage, dice
+from maskwise.evaluate.errors import errors
 from maskwise.evaluate.objects import Comparison, Found, Pair, Truth
 from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.panoptic import Segmentation, panoptic, panoptic_quality
 from maskwise.evaluate.quality import true_iou
+from maskwise.report.crops import choose
+from maskwise.report.findings import find
 
 SIZE, CLASSES = (7, 9), 3
 
@@ -224,17 +227,36 @@ def many():
     return nuclei(MANY)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+FEW = Settings(max_dets=(10,))
+"""COCO's rules compare these with all objects, and no others."""
+
+
+def boundary_ap(comparison):
+    return coco(comparison, "boundary", FEW)
+
+
+def kinds_of_errors(comparison):
+    return errors(comparison, max_dets=10)
+
+
+def report(comparison):
+    """And what its page shows."""
+    found = find(comparison, FEW)
+    choose(found)
+    return found.masks
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, boundary_ap, kinds_of_errors, report])
 def test_no_policy_holds_a_table_of_all_pairs(policy, many):
     """Not even of one byte a pair: 10 MB."""
     policy(nuclei(2))  # what is imported and cached once
     tracemalloc.start()
     try:
-        report = policy(many)
+        found = policy(many)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert report.ground_truths == MANY**2
+    assert found.ground_truths == MANY**2
     assert peak < 2 * MANY**4
 
 

@@ -38,6 +38,26 @@ def test_what_is_no_number_is_named(column, value):
         pair("a.png", Targets.none(SIZE), found(**{column: torch.tensor([0.5, value])}))
 
 
+class OnMac(torch.Tensor):
+    """Stands for one in the memory of Apple's GPU, which has no float64, not even on the way to the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.double):
+            if result.dtype == torch.float64:
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+            return result.as_subclass(torch.Tensor)
+        return result
+
+
+def test_what_was_found_on_a_mac_is_judged():
+    score = torch.full((2,), 0.5)
+    both = pair("a.png", Targets.none(SIZE), found(scores=score.as_subclass(OnMac)))
+    assert both.found.scores.dtype == np.float64
+    assert both.found.scores.tolist() == [0.5, 0.5]
+
+
 def test_masks_of_another_size_are_named():
     with pytest.raises(ValueError, match=r"a\.png: masks found for \(4, 10\), the truth is \(5, 10\)"):
         pair("a.png", Targets.none((5, 10)), found())

@@ -117,6 +117,25 @@ def test_a_weight_of_another_shape_is_named():
         benchmark.load(state)
 
 
+@pytest.mark.parametrize(
+    "key", ["rpn.head.conv.bias", "roi_heads.box.predictor.bbox_pred.bias", "backbone.body.stem.conv1.weight"]
+)
+def test_a_single_number_in_the_place_of_a_weight_is_an_error_like_any_other(key, tmp_path):
+    torch.save(small().weights | {key: torch.tensor(1.0)}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=rf"odd\.pth: {re.escape(key)}: expected a vector or more, found one number"):
+        import_model(tmp_path / "odd.pth")
+
+
+def test_anchors_of_fewer_sizes_than_there_are_here_are_refused():
+    """Of four sizes and three shapes, on the one level of a C4."""
+    whole = small(variant="c4").weights
+    state = {
+        k: v[: len(v) * 4 // 5] if k.startswith("rpn.head.") and ".conv." not in k else v for k, v in whole.items()
+    }
+    with pytest.raises(ValueError, match=r"rpn\.score\.weight: 12 anchors a cell, which are not of 5 sizes"):
+        benchmark.load(state)
+
+
 def test_a_backbone_alone_is_no_detector():
     state = {k: v for k, v in small().weights.items() if k.startswith("backbone")}
     with pytest.raises(ValueError, match=r"missing weights: box_head\.score\.bias; these are not all weights"):

@@ -149,7 +149,7 @@ def matches(comparison: Comparison, overlap: Overlap, settings: Settings = COCO)
     """Per class, the images that have any of it."""
     classes: list[list[Matches]] = [[] for _ in range(1 if settings.class_agnostic else len(comparison.categories))]
     thresholds, areas = np.array(settings.thresholds), np.array(list(settings.areas.values()), float)
-    for pair in comparison.pairs:
+    for pair in _limited(comparison, overlap, settings).pairs:
         for group in groups(pair, overlap.iou(pair.truth, pair.found), overlap, settings):
             classes[group.label].append(match(group.candidates, thresholds, areas))
     return classes
@@ -182,12 +182,32 @@ def groups(pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, settings
     return result
 
 
+def that_count(found: Found, overlap: Overlap, settings: Settings) -> Int[np.ndarray, " c"]:
+    """Detections up to the largest limit, as `groups` has them, in the order of the image.
+
+    The others change no number; of a crowded picture a table of them and all objects would fill the memory.
+    """
+    labels = _labels(found, settings)
+    order = np.lexsort((found.labels, -overlap.scores(found), labels))
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    return np.sort(order[rank < settings.max_dets[-1]])
+
+
 def position(thresholds: Sequence[float], threshold: float) -> int:
     """Where a threshold stands in the list: linspace(.5, .95, 10) has no exact .7."""
     near = [i for i, value in enumerate(thresholds) if math.isclose(value, threshold, abs_tol=1e-9)]
     if not near:
         raise ValueError(f"IoU threshold {threshold} was not evaluated; these were: {list(thresholds)}")
     return near[0]
+
+
+def _limited(comparison: Comparison, overlap: Overlap, settings: Settings) -> Comparison:
+    most = settings.max_dets[-1]
+    pairs = [
+        p if len(p.found) <= most else p._replace(found=selected(p.found, that_count(p.found, overlap, settings)))
+        for p in comparison.pairs
+    ]
+    return replace(comparison, pairs=tuple(pairs))
 
 
 def _labels(objects: Truth | Found, settings: Settings) -> np.ndarray:
@@ -261,21 +281,6 @@ def _evaluated(comparison: Comparison, iou: str, overlap: Overlap, settings: Set
     params.use_cats = not settings.class_agnostic
     evaluator.evaluate()
     return evaluator
-
-
-def _limited(comparison: Comparison, overlap: Overlap, settings: Settings) -> Comparison:
-    """Without the detections beyond the largest limit, which hotcoco would compare with every object all the same."""
-    most = settings.max_dets[-1]
-    pairs = [p if len(p.found) <= most else _best(p, overlap, settings) for p in comparison.pairs]
-    return replace(comparison, pairs=tuple(pairs))
-
-
-def _best(pair: Pair, overlap: Overlap, settings: Settings) -> Pair:
-    """With the detections up to the largest limit, as `groups` has them, in the order of the image."""
-    labels = _labels(pair.found, settings)
-    order = np.lexsort((pair.found.labels, -overlap.scores(pair.found), labels))
-    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    return pair._replace(found=selected(pair.found, np.sort(order[rank < settings.max_dets[-1]])))
 
 
 def _hotcoco_truth(comparison: Comparison, *, masks: bool) -> hotcoco.COCO:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from maskwise.evaluate.coco import Settings, groups
+from maskwise.evaluate.coco import Settings, groups, that_count
 from maskwise.evaluate.matching import OperatingPoint, match
-from maskwise.evaluate.objects import Comparison, Pair
+from maskwise.evaluate.objects import Comparison, Pair, selected
 from maskwise.evaluate.overlaps import Overlap, shown_by
 
 NOTHING, LEFT_OUT = -1, -2
@@ -56,8 +56,17 @@ def assign(
 ) -> Assignment:
     """One image. Weaker detections never take an object from stronger ones, so the cut may come after the matching."""
     overlap = shown_by(overlap)
-    iou, scores = overlap.iou(pair.truth, pair.found), overlap.scores(pair.found)
     settings = Settings(thresholds=(threshold,), areas={"all": EVERY_AREA}, max_dets=(max_dets,))
+    rows = that_count(pair.found, overlap, settings)
+    of_rows = _assigned(pair._replace(found=selected(pair.found, rows)), overlap, cuts, settings)
+    truth = np.full(len(pair.found), LEFT_OUT)
+    truth[rows] = of_rows.truth
+    return of_rows._replace(truth=truth)
+
+
+def _assigned(pair: Pair, overlap: Overlap, cuts: Float[np.ndarray, " k"], settings: Settings) -> Assignment:
+    """All detections are within the limit."""
+    iou, scores, threshold = overlap.iou(pair.truth, pair.found), overlap.scores(pair.found), settings.thresholds[0]
     truth = np.full(len(pair.found), LEFT_OUT)
     for group in groups(pair, iou, overlap, settings):
         matched = match(group.candidates, np.array([threshold]), np.array([EVERY_AREA]))

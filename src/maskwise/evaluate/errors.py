@@ -21,9 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from maskwise.evaluate.coco import Settings, groups
+from maskwise.evaluate.coco import Settings, groups, that_count
 from maskwise.evaluate.matching import Ranked, match, precision_recall
-from maskwise.evaluate.objects import Comparison, Pair
+from maskwise.evaluate.objects import Comparison, Pair, selected
 from maskwise.evaluate.overlaps import Overlap, of_kind
 from maskwise.evaluate.report import ClassRow, Report
 
@@ -148,8 +148,10 @@ class _Image(NamedTuple):
 
 
 def _judge_image(pair: Pair, overlap: Overlap, rules: Rules) -> _Image:
+    settings = Settings(thresholds=(rules.foreground,), areas={"all": (0.0, 1e10)}, max_dets=(rules.max_dets,))
+    pair = pair._replace(found=selected(pair.found, that_count(pair.found, overlap, settings)))
     iou = overlap.iou(pair.truth, pair.found)
-    order, right, taken = _match(pair, iou, overlap, rules)
+    order, right, taken = _match(pair, iou, overlap, settings)
     objects = np.flatnonzero(~pair.truth.crowd)
     truth_labels, taken = pair.truth.labels[objects], taken[objects]
     labels, scores = pair.found.labels[order], overlap.scores(pair.found)[order]
@@ -169,14 +171,13 @@ def _judge_image(pair: Pair, overlap: Overlap, rules: Rules) -> _Image:
 
 
 def _match(
-    pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, rules: Rules
+    pair: Pair, iou: Float[np.ndarray, "d n"], overlap: Overlap, settings: Settings
 ) -> tuple[Int[np.ndarray, " c"], Bool[np.ndarray, " c"], Bool[np.ndarray, " n"]]:
     """Detections that count, which of them are right, and which ground truths are taken."""
-    settings = Settings(thresholds=(rules.foreground,), areas={"all": (0.0, 1e10)}, max_dets=(rules.max_dets,))
     order, right = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     taken = np.zeros(len(pair.truth), bool)
     for group in groups(pair, iou, overlap, settings):
-        found = match(group.candidates, np.array([rules.foreground]), np.array([[0.0, 1e10]]))
+        found = match(group.candidates, np.array(settings.thresholds), np.array([settings.areas["all"]]))
         truth, counts = found.truth[0, 0], ~found.ignored[0, 0]
         taken[group.truth[truth[truth >= 0]]] = True
         order.append(group.found[counts])

@@ -59,8 +59,8 @@ def _ranking(image: int | str, found: Found) -> Found:
 
 
 def _floats(values: Tensor) -> Float[np.ndarray, "..."]:
-    """float64, as files of results are read, so that both ways lead to the same digits."""
-    return values.detach().to("cpu", torch.float64).numpy()
+    """float64, as files of results are read, so that both ways lead to the same digits; on the CPU, as MPS has none."""
+    return values.detach().cpu().double().numpy()
 
 
 def numbered_pairs(

@@ -12,13 +12,14 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from maskwise import outlines, rle
 from maskwise.evaluate.confusion import LEFT_OUT, NOTHING
 from maskwise.evaluate.objects import Pair, box_iou, mask_boxes, present
 from maskwise.evaluate.overlaps import of_kind
+from maskwise.evaluate.runs import highest
 from maskwise.report.findings import MATCH, Findings, nearest
 from maskwise.report.markup import name, number
 from maskwise.rle import RLE
@@ -138,8 +139,15 @@ def _missed(found: Findings, each: int) -> list[Case]:
 
 
 def _closest(pair: Pair, n: int, assigned: Int[np.ndarray, " d"]) -> int:
-    iou = np.where(assigned == LEFT_OUT, 0.0, of_kind("segm").iou(pair.truth, pair.found)[:, n])
+    iou = np.where(assigned == LEFT_OUT, 0.0, _iou_with(pair, n))
     return int(iou.argmax()) if iou.max(initial=0.0) >= NEAR else NOTHING
+
+
+def _iou_with(pair: Pair, n: int) -> Float[np.ndarray, " d"]:
+    """Of all detections with one object."""
+    met = of_kind("segm").touching(pair.truth, pair.found)
+    met = met.chosen(met.truth == n)
+    return highest(met.found, met.iou, len(pair.found))
 
 
 # Drawing
@@ -168,7 +176,7 @@ def _caption(found: Findings, case: Case) -> tuple[str, str]:
     is_ = names[int(pair.truth.labels[case.truth])] if case.truth != NOTHING else None
     as_ = names[int(pair.found.labels[case.found])] if case.found != NOTHING else None
     if case.is_missed:
-        iou = float(of_kind("segm").iou(pair.truth, pair.found)[case.found, case.truth]) if as_ else 0.0
+        iou = float(_iou_with(pair, case.truth)[case.found]) if as_ else 0.0
         near = f"nearest is {name(as_)}, IoU {number(iou, 2)}" if as_ else "nothing near it"
         return f'<b>{name(is_)}</b> {where}<span class="soft near">{near}</span>', f"{is_}, which was missed"
     title = f"<b>{name(as_)}</b>"

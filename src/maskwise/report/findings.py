@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from maskwise.evaluate.coco import COCO, Curves, Settings, coco, curves, operating_points
 from maskwise.evaluate.confusion import NOTHING, Assignment, assign, best_cuts, confusion
 from maskwise.evaluate.errors import errors
-from maskwise.evaluate.objects import Comparison, Pair
+from maskwise.evaluate.objects import Comparison, Pair, selected
 from maskwise.evaluate.overlaps import of_kind
 from maskwise.evaluate.quality import quality, true_iou
 from maskwise.evaluate.report import Report
+from maskwise.evaluate.runs import highest
 
 MATCH = 0.5
 """IoU from which a detection has found an object, in the confusions and among the pictures."""
@@ -87,8 +88,8 @@ def _detections(comparison: Comparison) -> Detections:
 
 def nearest(pair: Pair, row: int) -> int:
     """The object that a detection was most likely meant for: of its class, else any other; NOTHING touches none."""
-    iou = of_kind("segm").iou(pair.truth, pair.found)[row]
-    iou = np.where(pair.truth.crowd, 0.0, iou)
+    met = of_kind("segm").touching(pair.truth, selected(pair.found, np.array([row])))
+    iou = np.where(pair.truth.crowd, 0.0, highest(met.truth, met.iou, len(pair.truth)))
     own = np.where(pair.truth.labels == pair.found.labels[row], iou, 0.0)
     for values in (own, iou):
         if values.max(initial=0.0) > 0:

@@ -34,6 +34,8 @@ def translate(state: State, names: Names) -> Translated:
         name = _name(key, names)
         if name is None:
             unknown.append(key)
+        elif not value.ndim and not key.endswith(_COUNTER):
+            raise ValueError(f"{key}: expected a vector or more, found one number")
         elif name in found and not torch.equal(found[name], value):
             raise ValueError(f"{key} is to be {name}, which other weights are already")
         else:
@@ -85,6 +87,8 @@ def sizes_first(found: State, *, sizes: int) -> dict[str, Tensor]:
     for name, value in found.items():
         if re.fullmatch(r"rpn\.(score|offset)\.(weight|bias)", name):
             each = 4 if "offset" in name else 1
+            if len(value) % (sizes * each):
+                raise ValueError(f"{name}: {len(value) / each:g} anchors a cell, which are not of {sizes} sizes")
             result[name] = value.unflatten(0, (-1, sizes, each)).transpose(0, 1).flatten(0, 2)
     return result
 
