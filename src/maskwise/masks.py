@@ -47,7 +47,12 @@ class Masks:
 
     @classmethod
     def none(cls, size: Size) -> "Masks":
-        return cls(torch.zeros(0, dtype=torch.bool), torch.zeros(0, 4, dtype=torch.int64), size)
+        return cls.empty(0, size)
+
+    @classmethod
+    def empty(cls, count: int, size: Size) -> "Masks":
+        """So many without pixels."""
+        return cls(torch.zeros(0, dtype=torch.bool), torch.zeros(count, 4, dtype=torch.int64), size)
 
     @classmethod
     def of(cls, windows: Sequence[Window], size: Size) -> "Masks":
@@ -155,6 +160,20 @@ class Masks:
     def crop(self, x0: int, y0: int, size: Size) -> "Masks":
         """What a picture of `size` shows whose corner lies at (x0, y0), which may be outside the old one."""
         return self._each(lambda w: _cut(Window(w.x0 - x0, w.y0 - y0, w.bits), size), size=size)
+
+    def in_frames(self, frames: Iterable[tuple[int, int, int, int]]) -> Iterator[tuple[Int[Tensor, " m"], "Masks"]]:
+        """Of each frame, x0, y0, x1, y1 in the picture: which masks have pixels in it, and what it shows of them.
+
+        Others are not looked at, and nothing is copied whole: a river is in hundreds of tiles of a mosaic.
+        """
+        crops, (x0, y0, x1, y1) = self.crops(), self.windows.unbind(1)
+        for left, top, right, bottom in frames:
+            near = torch.where((x0 < right) & (x1 > left) & (y0 < bottom) & (y1 > top))[0]
+            size = (bottom - top, right - left)
+            moved = (Window(w.x0 - left, w.y0 - top, w.bits) for w in map(crops.__getitem__, near.tolist()))
+            seen = [_tight(_cut(w, size)) for w in moved]
+            has_pixels = torch.tensor([w.bits.size > 0 for w in seen], dtype=torch.bool)
+            yield near[has_pixels], Masks.of([w for w in seen if w.bits.size], size)
 
     def translate(self, dx: int, dy: int) -> "Masks":
         """Shifted within the same picture; what leaves it is lost."""

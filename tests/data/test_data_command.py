@@ -109,6 +109,40 @@ def test_convert_and_back(plants, tmp_path, capsys, same):
     assert same(first.labelled().targets, again.labelled().targets)
 
 
+def test_convert_to_tiles(plants, tmp_path, capsys):
+    options = ["--to", "coco", "--tile", "6", "--overlap", "0", "--min-visible", "0.5", "--skip-empty"]
+    code, said = answer(capsys, "convert", plants, tmp_path / "json", *options)
+    assert code == 0
+    train, val = said["splits"]
+    assert (train["pictures"], train["tiles"], val["tiles"]) == (2, 8, 4)
+    assert read_image(tmp_path / "json/train/images/a_y02_x06.png").shape == (6, 6, 3)
+    assert main(["convert", str(plants), str(tmp_path / "out"), *options]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "train: 2 pictures with 4 instances, cut into 8 tiles, written as coco" in out
+    code, said = answer(capsys, "convert", plants, tmp_path / "whole", "--to", "coco")
+    assert (code, set(said["splits"][0])) == (
+        0,
+        {"split", "pictures", "instances", "files", "losses", "problems"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--overlap", "2"], "--overlap: there are no tiles without --tile"),
+        (["--min-visible", "0", "--skip-empty"], "--min-visible, --skip-empty: there are no tiles without --tile"),
+        (["--tile", "4", "--overlap", "4"], "overlap: expected 0 or more and less than the tile of 4, got 4"),
+        (["--tile", "0"], "tile: a side of at least 1 pixel is needed, got 0"),
+        (["--tile", "4", "--min-visible", "2"], "min-visible: expected a share from 0 to 1, got 2.0"),
+        (["--tile", "4", "--max-pixels", "95"], "a.png: 12 x 8 = 96 pixels; max-pixels is 95"),
+    ],
+)
+def test_convert_refuses_tiles_that_cannot_be(plants, tmp_path, capsys, options, reason):
+    assert main(["convert", str(plants), str(tmp_path / "out"), "--to", "coco", *options]) == 2
+    assert reason in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_convert_tells_what_is_lost_and_what_is_wrong(plants, tmp_path, capsys):
     dense = torch.ones(2, 3, 4, dtype=torch.bool)
     dense[0, 0] = False

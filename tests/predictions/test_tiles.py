@@ -1,7 +1,5 @@
 """Cut, found and joined is what would have been found whole."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -9,32 +7,10 @@ from bright import Bright, found, picture, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from maskwise.data.tiles import Tile, tiles
 from maskwise.masks import Masks
-from maskwise.predictions.tiles import Part, Tile, in_tiles, joined, tiles
+from maskwise.predictions.tiles import Part, in_tiles, joined
 from maskwise.structures import Instances
-
-
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(8, 120), st.floats(0, 0.9))
-@settings(deadline=None, max_examples=60)
-def test_tiles_cover_the_picture_and_overlap(height, width, side, share):
-    overlap = int(side * share)
-    cover = np.zeros((height, width), int)
-    places = tiles((height, width), side, overlap)
-    for t in places:
-        assert 0 <= t.x0 < t.x1 <= width
-        assert 0 <= t.y0 < t.y1 <= height
-        assert max(t.x1 - t.x0, t.y1 - t.y0) <= side
-        cover[t.y0 : t.y1, t.x0 : t.x1] += 1
-    assert cover.min() >= 1
-    for one, other in pairwise(places):
-        if one.y0 == other.y0:
-            assert one.x1 - other.x0 >= overlap
-
-
-def test_an_overlap_of_a_whole_tile_is_refused():
-    with pytest.raises(ValueError, match="tiles of 10 pixels cannot overlap by 10"):
-        tiles((20, 20), 10, 10)
-
 
 OBJECTS = {
     "inside one tile": (10, 10, 40, 40),

@@ -17,6 +17,8 @@ from maskwise.data.formats import json_file
 from maskwise.terminal import Terminal, plain
 
 if TYPE_CHECKING:
+    from maskwise.data.convert import Converted
+    from maskwise.data.cutting import Tiling
     from maskwise.data.dataset import DataSet
 
 FormatName = Literal["coco", "yolo", "labelme", "voc", "cityscapes", "label_map", "mask_folder"]
@@ -133,10 +135,17 @@ def convert(
     from_: From = None,
     split: Split = None,
     link: Flag = False,
+    tile: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: none)")] = None,
+    overlap: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: an eighth of the tile)")
+    ] = None,
+    min_visible: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="(default: 0.1)")] = None,
+    skip_empty: Flag = False,
+    max_pixels: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: 89478485)")] = None,
     exist_ok: Flag = False,
     json: Flag = False,
 ) -> int:
-    """Write a data set in another format, and count what that loses.
+    """Write a data set in another format, whole or in tiles, and count what that loses.
 
     Args:
         source: folder of the data set, or its annotation file
@@ -145,31 +154,62 @@ def convert(
         from_: format of the source
         split: part of the data set, such as train or val
         link: lay links to the pictures instead of copies
+        tile: cut pictures that are larger into tiles of N x N pixels, with their annotations
+        overlap: pixels that neighbouring tiles share; objects up to that size are whole in one of them
+        min_visible: smaller pieces of an object, compared with its largest in any tile, are marked as crowds
+        skip_empty: leave out tiles without objects
+        max_pixels: read no larger pictures; a mosaic of 20,000 x 20,000 has 400000000
         exist_ok: write into a folder that holds something already
         json: one JSON object on standard output
     """
-    from maskwise.data import tables
     from maskwise.data.convert import convert as write
+    from maskwise.data.images import MAX_PIXELS
 
     if out.exists() and not exist_ok and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already; choose another place, or allow it with --exist-ok")
+    tiling = _tiling(tile, overlap=overlap, min_visible=min_visible, skip_empty=skip_empty)
+    most = MAX_PIXELS if max_pixels is None else max_pixels
     splits = _opened(source, from_, split)
-    written = [write(data, out, to, link=link) for data in splits]
+    written = [write(data, out, to, link=link, tiling=tiling, max_pixels=most) for data in splits]
     if json:
-        rows = [{**asdict(one), "problems": len(one.problems)} for one in written]
-        _print({**_head(source, splits), "to": to, "out": str(out), "splits": rows})
-        return 0
+        _print({**_head(source, splits), "to": to, "out": str(out), "splits": [_row(one) for one in written]})
+    else:
+        _show(written, to, out)
+    return 0
+
+
+def _tiling(side: int | None, *, overlap: int | None, min_visible: float | None, skip_empty: bool) -> "Tiling | None":
+    """None: pictures stay as they are."""
+    from maskwise.data.cutting import MIN_VISIBLE, Tiling
+
+    if side is None:
+        given = {"overlap": overlap is not None, "min-visible": min_visible is not None, "skip-empty": skip_empty}
+        if alone := [f"--{name}" for name, is_given in given.items() if is_given]:
+            raise ValueError(f"{', '.join(alone)}: there are no tiles without --tile")
+        return None
+    least = MIN_VISIBLE if min_visible is None else min_visible
+    return Tiling(side=side, overlap=overlap, min_visible=least, skip_empty=skip_empty)
+
+
+def _row(one: "Converted") -> dict[str, object]:
+    """Without a count of tiles where none were asked for."""
+    row: dict[str, object] = {**asdict(one), "problems": len(one.problems)}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _show(written: "Sequence[Converted]", to: str, out: Path) -> None:
+    from maskwise.data import tables
+
     console = Terminal()
     for one in written:
         name = Text.assemble((plain(one.split), "bold"), f": {tables.plural(one.pictures, 'picture')}")
-        console.print(
-            name.append(f" with {tables.plural(one.instances, 'instance')} written as {to} to {plain(str(out))}")
-        )
+        name.append(f" with {tables.plural(one.instances, 'instance')}")
+        name.append("" if one.tiles is None else f", cut into {tables.plural(one.tiles, 'tile')},")
+        console.print(name.append(f" written as {to} to {plain(str(out))}"))
         if one.losses:
             console.print(tables.losses_table(one.losses))
         if one.problems:
             console.print(Text(f"{tables.plural(len(one.problems), 'problem')} in what was read: see check", "yellow"))
-    return 0
 
 
 def preview(

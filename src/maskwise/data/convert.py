@@ -1,12 +1,18 @@
-"""From one format to another, with the count of what the other cannot hold."""
+"""From one format to another, whole or in tiles, with the count of what the other cannot hold."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from maskwise.data.dataset import DataSet, Item, Problem
+import numpy as np
+from jaxtyping import UInt8
+
+from maskwise.data.cutting import EMPTY, Tiling, cut, name_of
+from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record
 from maskwise.data.formats.table import FORMATS
+from maskwise.data.images import MAX_PIXELS, ImageReadError, allowing, image_size, read_image
 from maskwise.data.survey import NO_PICTURE, read_labels
 
 
@@ -22,28 +28,55 @@ class Converted:
     losses: Mapping[str, int]
     problems: tuple[Problem, ...]
     """Of what was read."""
+    tiles: int | None = None
+    """That were written, pictures no larger than one among them; None where none were asked for."""
 
 
-def convert(data: DataSet, out: Path, format: str, *, link: bool = False) -> Converted:
-    """Write a split below `out`, with copies of its pictures or links to them.
+def convert(
+    data: DataSet,
+    out: Path,
+    format: str,
+    *,
+    link: bool = False,
+    tiling: Tiling | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Converted:
+    """Write a split below `out`, with copies of its pictures or links to them, or with tiles of those that are larger.
 
     Where a picture is missing its annotations are kept if they say how large it is.
     """
     home = data.root.parent if data.root.is_file() else data.root
     if format == data.format and out.resolve() == home.resolve():
         raise ValueError(f"{out}: this would write over the data set that is read; choose another place")
-    reading = _Reading(data, link, Counter(), list(data.problems))
+    if tiling is not None:
+        _refuse_too_large(data, max_pixels)
+    reading = _Reading(data, link=link, tiling=tiling, max_pixels=max_pixels, problems=list(data.problems))
     split = data.split or "train"
-    written = FORMATS[format].write(out, data.categories, reading.items(), split=split)
+    with allowing(max_pixels):
+        written = FORMATS[format].write(out, data.categories, reading.items(), split=split)
     left_out = {"annotations or files left out for an error": sum(p.severity == "error" for p in reading.problems)}
+    losses = Counter(written.losses) + Counter(left_out) + Counter({"pictures": reading.counts["no picture"]})
     return Converted(
         split=split,
         pictures=reading.counts["pictures"],
         instances=reading.counts["instances"],
         files=len(written.files),
-        losses=dict(Counter(written.losses) + Counter(left_out) + Counter({"pictures": reading.counts["no picture"]})),
+        losses=dict(losses + reading.losses),
         problems=tuple(reading.problems),
+        tiles=None if tiling is None else reading.counts["tiles"],
     )
+
+
+def _refuse_too_large(data: DataSet, max_pixels: int) -> None:
+    """Before anything is written: tiles without their picture, which the limit forbids to read, help nobody."""
+    for record in data:
+        try:
+            height, width = image_size(record.path, max_pixels=sys.maxsize)
+        except ImageReadError:  # which is told in its turn
+            continue
+        if height * width > max_pixels:
+            pixels = f"{width} x {height} = {height * width:,} pixels"
+            raise ValueError(f"{record.path}: {pixels}; max-pixels is {max_pixels:,}, allow more to read this one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +85,14 @@ class _Reading:
 
     data: DataSet
     link: bool
-    counts: Counter[str]
+    tiling: Tiling | None
+    max_pixels: int
     problems: list[Problem]
+    counts: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
+    """From cutting."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Of tiles, and of which picture they are."""
 
     def items(self) -> Iterator[Item]:
         for record in self.data:
@@ -65,4 +104,50 @@ class _Reading:
                 continue
             self.counts["pictures"] += 1
             self.counts["instances"] += len(labelled.targets)
-            yield Item.of(record, labelled, picture=has_picture, link=self.link)
+            if self.tiling is None:
+                yield self._whole(record, labelled, has_picture)
+            else:
+                yield from self._tiles(record, labelled, has_picture, self.tiling)
+
+    def _whole(self, record: Record, labelled: Labelled, has_picture: bool) -> Item:
+        return Item.of(record, labelled, picture=has_picture, link=self.link, max_pixels=self.max_pixels)
+
+    def _tiles(self, record: Record, labelled: Labelled, has_picture: bool, tiling: Tiling) -> Iterator[Item]:
+        """A picture that is no larger than a tile stays as it is."""
+        size = labelled.targets.masks.size
+        if has_picture and tuple(image_size(record.path)) != tuple(size):
+            self.losses["pictures of another size than their annotations"] += 1
+        elif tiling.cuts(size):
+            yield from self._parts(record, labelled, has_picture, tiling)
+        elif tiling.skips(labelled):
+            self.losses[EMPTY] += 1
+        else:
+            self._claim(record.name, record)
+            yield self._whole(record, labelled, has_picture)
+
+    def _parts(self, record: Record, labelled: Labelled, has_picture: bool, tiling: Tiling) -> Iterator[Item]:
+        """The picture is decoded once, and not at all where nothing of it is written."""
+        parts, losses = cut(labelled, tiling)
+        self.losses.update(losses)
+        pixels = self._pixels(record) if has_picture and parts else None
+        for tile, of_tile in parts:
+            name = self._claim(name_of(record.name, tile, labelled.targets.masks.size), record)
+            # A copy: a view would keep the whole picture in memory while the next one is read.
+            shown = None if pixels is None else pixels[tile.y0 : tile.y1, tile.x0 : tile.x1].copy()
+            yield replace(Item.of(record, of_tile, picture=False), name=name, pixels=shown, id=None)
+
+    def _pixels(self, record: Record) -> UInt8[np.ndarray, "h w 3"] | None:
+        """None, as for a picture that is missing, where it is damaged behind its header."""
+        try:
+            return read_image(record.path)
+        except ImageReadError as error:
+            self.problems.append(Problem(record.name, "", "unreadable-image", error.reason))
+            self.counts["no picture"] += 1
+            return None
+
+    def _claim(self, name: str, record: Record) -> str:
+        """The name, which no other picture may have for a tile."""
+        if (other := self.names.setdefault(name, record.name)) != record.name:
+            raise ValueError(f"{other} and {record.name} would both be written as {name}; rename one of them")
+        self.counts["tiles"] += 1
+        return name

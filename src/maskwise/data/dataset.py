@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from maskwise.categories import OBJECT, Categories
 from maskwise.data.files import exists
 from maskwise.data.images import MAX_PIXELS, ImageReadError, image_size
+from maskwise.masks import positions
 from maskwise.rle import Size
 from maskwise.structures import Instances, Targets
 
@@ -56,6 +58,9 @@ class Scores:
     quality: Float[Tensor, " n"]
     mask_scores: Float[Tensor, " n"]
 
+    def __getitem__(self, which: Int[Tensor, " m"]) -> "Scores":
+        return Scores(self.scores[which], self.quality[which], self.mask_scores[which])
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -76,6 +81,17 @@ class Labelled:
             raise ValueError(f"{len(self.targets)} instances but {len(self.ids)} ids")
         if self.stated_boxes is not None and len(self.stated_boxes) != len(self.targets):
             raise ValueError(f"{len(self.targets)} instances but {len(self.stated_boxes)} stated boxes")
+
+    def __getitem__(self, keep: Tensor) -> "Labelled":
+        """Some of the instances, by their positions or by truth values."""
+        which = positions(keep, len(self.targets), device=self.targets.labels.device)
+        return replace(
+            self,
+            targets=self.targets[which],
+            ids=tuple(self.ids[i] for i in which.tolist()),
+            scores=None if self.scores is None else self.scores[which],
+            stated_boxes=None if self.stated_boxes is None else self.stated_boxes[which],
+        )
 
     def truth(self) -> Targets:
         """What the file says, to judge by."""
@@ -199,7 +215,9 @@ class Item:
     size: Size
     labelled: Targets | Instances
     image: Path | None = None
-    """Copied beside the annotations; None: only annotations are written."""
+    """Copied beside the annotations; None: only annotations are written, with `pixels` where there are any."""
+    pixels: UInt8[np.ndarray, "h w 3"] | None = None
+    """Of a picture that is no file; its name ends in `.png`."""
     link: bool = False
     """Lay a symbolic link instead of a copy."""
     max_pixels: int = MAX_PIXELS
@@ -214,11 +232,21 @@ class Item:
             raise ValueError(f"a picture's name must be a relative path inside the data set, got {self.name!r}")
         if tuple(self.labelled.masks.size) != tuple(self.size):
             raise ValueError(f"{self.name}: masks for {self.labelled.masks.size}, the picture is {self.size}")
+        if self.pixels is not None and self.pixels.shape[:2] != tuple(self.size):
+            raise ValueError(f"{self.name}: pixels of {self.pixels.shape[:2]}, the picture is {self.size}")
         if self.ids is not None and len(self.ids) != len(self.labelled):
             raise ValueError(f"{self.name}: {len(self.labelled)} instances but {len(self.ids)} ids")
 
     @classmethod
-    def of(cls, record: Record, read: Labelled | None = None, *, picture: bool = True, link: bool = False) -> "Item":
+    def of(
+        cls,
+        record: Record,
+        read: Labelled | None = None,
+        *,
+        picture: bool = True,
+        link: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> "Item":
         """A record as it was read, for conversion."""
         read = record.labelled() if read is None else read
         return cls(
@@ -227,6 +255,7 @@ class Item:
             labelled=read.truth() if read.scores is None else read.instances(),
             image=record.path if picture else None,
             link=link,
+            max_pixels=max_pixels,
             id=record.id,
             ids=read.ids if read.scores is None else None,  # predictions were ranked anew
         )

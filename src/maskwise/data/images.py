@@ -17,6 +17,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
@@ -40,6 +41,7 @@ Orientation = Literal["upright", "as_stored"]
 
 MAX_PIXELS = 89_478_485
 """Pillow's own default: 256 MiB of 24-bit pixels. An error here, never a warning."""
+_allowed: ContextVar[int] = ContextVar("allowed", default=MAX_PIXELS)
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".webp", ".avif"}
@@ -72,17 +74,29 @@ class ImageReadError(ValueError):
         return f"cannot read {self.path}: {self.reason}"
 
 
+@contextmanager
+def allowing(max_pixels: int) -> Iterator[None]:
+    """Inside, this is the limit of every call that names none: readers of formats ask pictures for their sizes deep
+    inside, and only whoever called them knows that mosaics are wanted."""
+    token = _allowed.set(max_pixels)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
 def read_image(
     source: Source,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     formats: Sequence[str] | None = None,
     background: tuple[int, int, int] = (255, 255, 255),
     orientation: Orientation = "upright",
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The picture as RGB, turned upright by its EXIF orientation, transparency laid over `background`.
 
-    `formats` (Pillow's names) restricts what is tried; `max_pixels` is compared with the header before memory is taken.
+    `formats` (Pillow's names) restricts what is tried; `max_pixels` is compared with the header before memory is taken;
+    without it the limit is `MAX_PIXELS`, or what `allowing` says.
     """
     with _opened(source, max_pixels, formats) as picture:
         stored = _stored_as(picture)
@@ -99,7 +113,7 @@ class Header(NamedTuple):
 def image_size(
     source: Source,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     formats: Sequence[str] | None = None,
     orientation: Orientation = "upright",
 ) -> tuple[int, int]:
@@ -110,7 +124,7 @@ def image_size(
 def read_header(
     source: Source,
     *,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     formats: Sequence[str] | None = None,
     orientation: Orientation = "upright",
 ) -> Header:
@@ -121,7 +135,7 @@ def read_header(
         return Header((width, height) if turned >= 5 else (height, width), turned)
 
 
-def count_frames(source: Source, *, max_pixels: int = MAX_PIXELS) -> int:
+def count_frames(source: Source, *, max_pixels: int | None = None) -> int:
     """Pages of a TIFF, or frames of an animation, up to `MOST_FRAMES`; `read_image` takes the first one."""
     with _opened(source, max_pixels, None) as picture:
         if picture.format not in _SERIES:
@@ -130,7 +144,7 @@ def count_frames(source: Source, *, max_pixels: int = MAX_PIXELS) -> int:
 
 
 def read_label_map(
-    path: Source, *, max_pixels: int = MAX_PIXELS, orientation: Orientation = "upright"
+    path: Source, *, max_pixels: int | None = None, orientation: Orientation = "upright"
 ) -> Int32[np.ndarray, "h w"]:
     """The ids of a label map, exactly as stored: palette positions, grey values of 1 to 32 bits, whole floats.
 
@@ -196,10 +210,11 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 @contextmanager
-def _opened(source: Source, max_pixels: int, formats: Sequence[str] | None) -> "Iterator[ImageFile.ImageFile]":
+def _opened(source: Source, max_pixels: int | None, formats: Sequence[str] | None) -> "Iterator[ImageFile.ImageFile]":
     chosen = pillow.chosen_formats(formats)
+    limit = _allowed.get() if max_pixels is None else max_pixels
     try:
-        with pillow.at_most(max_pixels), _file(source) as file, pillow.open_picture(file, chosen) as picture:
+        with pillow.at_most(limit), _file(source) as file, pillow.open_picture(file, chosen) as picture:
             yield picture
     except Exception as error:  # decoders raise some fifteen kinds; all mean that this file is not readable
         raise ImageReadError(_name(source), _reason(error)) from error

@@ -8,8 +8,6 @@ side by side overlap too. Legend: n instances of one tile, k of another.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from maskwise import outlines
+from maskwise.data.tiles import Tile, tiles
 from maskwise.masks import Masks
 from maskwise.predictions.pictures import Picture
 from maskwise.rle import Size
@@ -31,15 +30,6 @@ Positions = Int64[np.ndarray, " _"]
 Find = Callable[[list[Picture]], list[Instances]]
 
 
-class Tile(NamedTuple):
-    """A part of a picture, x1 and y1 not included."""
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-
-
 @dataclass(frozen=True, slots=True)
 class Part:
     """What one tile shows, in the coordinates of the picture."""
@@ -48,25 +38,6 @@ class Part:
     found: Instances
     cut: Bool[np.ndarray, " n"]
     """Touches a border of the tile that is none of the picture, so there may be more of it."""
-
-
-def tiles(size: Size, side: int, overlap: int) -> list[Tile]:
-    """Squares of `side`, row by row, that cover the picture evenly and share at least `overlap`."""
-    if not 0 <= overlap < side:
-        raise ValueError(f"tiles of {side} pixels cannot overlap by {overlap}")
-    height, width = size
-    return [
-        Tile(x, y, min(x + side, width), min(y + side, height))
-        for y in _starts(height, side, overlap)
-        for x in _starts(width, side, overlap)
-    ]
-
-
-def _starts(length: int, side: int, overlap: int) -> list[int]:
-    if length <= side:
-        return [0]
-    count = ceil((length - overlap) / (side - overlap))
-    return [i * (length - side) // (count - 1) for i in range(count)]
 
 
 def in_tiles(

@@ -28,8 +28,12 @@ def refuse_unknown_suffix(item: Item, name: PurePosixPath) -> None:
 def put_picture(item: Item, target: Path) -> list[Path]:
     """Copy or link the picture of an item; the files made, none where the item has no picture or it lies there already.
 
-    A target with another suffix than the picture's is written anew.
+    A target with another suffix than the picture's is written anew, and so is a picture that is no file.
     """
+    if item.pixels is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_image(target, item.pixels)
+        return [target]
     if item.image is None or (target.exists() and target.samefile(item.image)):
         return []
     target.parent.mkdir(parents=True, exist_ok=True)

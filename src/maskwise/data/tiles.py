@@ -1,0 +1,38 @@
+"""Where the tiles lie that a large picture is cut into, to be learned from or to be looked at."""
+
+from math import ceil
+from typing import NamedTuple
+
+from maskwise.rle import Size
+
+
+class Tile(NamedTuple):
+    """A part of a picture, x1 and y1 not included."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def size(self) -> Size:
+        return self.y1 - self.y0, self.x1 - self.x0
+
+
+def tiles(size: Size, side: int, overlap: int) -> list[Tile]:
+    """Squares of `side`, row by row, that cover the picture evenly and share at least `overlap`."""
+    if not 0 <= overlap < side:
+        raise ValueError(f"tiles of {side} pixels cannot overlap by {overlap}")
+    height, width = size
+    return [
+        Tile(x, y, min(x + side, width), min(y + side, height))
+        for y in _starts(height, side, overlap)
+        for x in _starts(width, side, overlap)
+    ]
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    if length <= side:
+        return [0]
+    count = ceil((length - overlap) / (side - overlap))
+    return [i * (length - side) // (count - 1) for i in range(count)]
