@@ -61,9 +61,9 @@ def quality(
     `of_hits`: over those with at least .5 alone, where only masks are compared. `of_sure_hits`: those of the paper's
     Figure 2, whose class score is above .5 as well, so that a cut at a score cannot tell them apart.
 
-    `AP_oracle` is that of Mask Scoring R-CNN's Table 7: the true IoU in the place of the predicted one where it is above
-    0. It is no bound, as what hits nothing keeps the quality that was predicted. `AP_bound` is what a perfect quality
-    would reach with the same masks: the true IoU everywhere. A correlation with something constant is NaN.
+    `AP_oracle` is that of Mask Scoring R-CNN's Table 7: the true IoU in the place of the predicted one where it is
+    above 0. It is no bound, as what hits nothing keeps the quality that was predicted. `AP_bound` is what a perfect
+    quality would reach with the same masks: the true IoU everywhere. A correlation with something constant is NaN.
     """
     true = [true_iou(pair, of_kind(iou)) for pair in comparison.pairs]
     every = np.concatenate([np.zeros(0), *true])
