@@ -102,9 +102,8 @@ def _style() -> str:
 
 MADE = """How the rows were made. Minutes are the median of a training's: on a CPU, where other work may have run beside
 it, of the processor, else of the clock:"""
-MACHINES = (
-    "Where they were made. Each row names its commit, with a + where there were changes that had not been committed:"
-)
+MACHINES = """Where they were made. Each row names its commit, with a + where files had been changed since: of most rows
+the file of rows itself, by those before them:"""
 TRAININGS = """Two trainings, one without and one with the head. The difference is what the paper's Table 1 is about,
 and holds the chance of two trainings; before its masks are ordered anew, it is that chance and what the head's loss
 teaches the rest:"""
@@ -128,7 +127,8 @@ EfficientNet-Lite0: inverted, blurred by 2 pixels, with noise of a tenth of the 
 sizes of 0.6 to 1.5, and neither blur nor inversion:"""
 PEERS = """Against torchvision's Mask R-CNN, with the same backbone and weights, data, steps and optimiser. Its heads
 begin with numbers of its own, so that a seed shares no more than pictures and backbone. With `convention=torchvision`
-ours has its anchors, reads regions, teaches boxes and pastes masks by its arithmetic:"""
+ours has its anchors, reads regions, teaches boxes and pastes masks by its arithmetic; `torchvision_begun_alike` is
+torchvision's, but its layers for boxes begin with numbers drawn as ours are:"""
 PACED = """What a step and a picture take, measured in turn in one process: medians of nine rounds. Networks that have
 learned propose more objects, and take longer:"""
 LASTED = "Whole trainings, judging left out, with clocks as above; other work ran beside some of them:"

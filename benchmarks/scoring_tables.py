@@ -157,7 +157,7 @@ def machines(rows: Sequence[Row]) -> Rows:
             "torch": torch,
             "threads": threads,
             "rows": str(len(several)),
-            "of uncommitted changes": str(sum(str(row["machine"]["commit"]).endswith("+") for row in several)),
+            "with a +": str(sum(str(row["machine"]["commit"]).endswith("+") for row in several)),
             "hours of training": f"{sum(row.get('process_seconds', 0) for row in several) / 3600:.1f}",
             "of judging": f"{sum(row.get('judging', 0) for row in several) / 3600:.1f}",
         }

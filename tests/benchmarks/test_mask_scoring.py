@@ -117,7 +117,7 @@ def test_how_the_rows_were_made(scoring):
         ("ms_rcnn, variants", "2", "10.0"),
     ]
     (machine,) = scoring.tables.machines([row(0, 0.5), changed])
-    assert (machine["rows"], machine["of uncommitted changes"], machine["hours of training"]) == ("2", "1", "0.5")
+    assert (machine["rows"], machine["with a +"], machine["hours of training"]) == ("2", "1", "0.5")
 
 
 def test_how_long_whole_trainings_took(scoring):
