@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from maskwise.categories import Categories
-from maskwise.data.convert import convert
+from maskwise.data.convert import convert, refuse_to_cut
 from maskwise.data.cutting import Tiling
 from maskwise.data.dataset import Item, Labelled
 from maskwise.data.formats.table import FORMATS
@@ -153,14 +153,33 @@ def test_a_picture_of_another_size_is_left_out_and_counted(source, tmp_path, pic
     assert [record.name for record in open_data(tmp_path / "out")] == [SMALL]
 
 
-def test_two_pictures_are_not_written_to_one_tile(tmp_path, picture):
-    items = [
-        Item(name=name, size=SIZE, labelled=objects(SIZE), image=picture(tmp_path / name, SIZE))
-        for name in ("a.png", "a.jpg")
-    ]
-    FORMATS["coco"].write(tmp_path / "in", CATEGORIES, items)
-    with pytest.raises(ValueError, match=r"a\.png and a\.jpg would both be written as a_y00_x00\.png"):
-        convert(open_data(tmp_path / "in"), tmp_path / "out", "coco", tiling=TILING)
+@pytest.mark.parametrize("splits", [("train", "train"), ("train", "val")])
+def test_two_pictures_are_not_written_to_one_tile(tmp_path, picture, splits):
+    """Whether they are of one split, of two that are known together, or of two one after the other."""
+    items: dict[str, list[Item]] = {}
+    for split, name in zip(splits, ("a.png", "a.jpg"), strict=True):
+        item = Item(name=name, size=SIZE, labelled=objects(SIZE), image=picture(tmp_path / name, SIZE))
+        items.setdefault(split, []).append(item)
+    for split, several in items.items():
+        FORMATS["coco"].write(tmp_path / "in", CATEGORIES, several, split=split)
+    data = [open_data(tmp_path / "in", split=split) for split in items]
+    with pytest.raises(ValueError, match=r"tiles of .*a\.png and of .*a\.jpg would have the same names"):
+        refuse_to_cut(data, TILING, max_pixels=1000)
+    *earlier, last = data
+    for one in earlier:
+        convert(one, tmp_path / "out", "coco", tiling=TILING)
+    with pytest.raises(ValueError, match=r"same names|a_y00_x00\.png is there already and shows something else"):
+        convert(last, tmp_path / "out", "coco", tiling=TILING)
+
+
+def test_tiles_are_written_again_where_they_are_the_same(source, tmp_path):
+    data = source("coco")
+    for _ in range(2):
+        assert convert(data, tmp_path / "out", "coco", tiling=TILING).tiles == 7
+    with pytest.raises(ValueError, match="is there already and shows something else"):
+        convert(data, tmp_path / "out", "coco", tiling=Tiling(side=20, overlap=0))
+    with pytest.raises(ValueError, match="max-pixels: expected 1 or more, got 0"):
+        convert(data, tmp_path / "new", "coco", max_pixels=0)
 
 
 @pytest.mark.parametrize("format", ["coco", "label_map"])

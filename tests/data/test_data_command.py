@@ -135,6 +135,7 @@ def test_convert_to_tiles(plants, tmp_path, capsys):
         (["--tile", "0"], "tile: a side of at least 1 pixel is needed, got 0"),
         (["--tile", "4", "--min-visible", "2"], "min-visible: expected a share from 0 to 1, got 2.0"),
         (["--tile", "4", "--max-pixels", "95"], "a.png: 12 x 8 = 96 pixels; max-pixels is 95"),
+        (["--max-pixels", "0"], "max-pixels: expected 1 or more, got 0"),
     ],
 )
 def test_convert_refuses_tiles_that_cannot_be(plants, tmp_path, capsys, options, reason):

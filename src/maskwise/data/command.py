@@ -163,6 +163,7 @@ def convert(
         json: one JSON object on standard output
     """
     from maskwise.data.convert import convert as write
+    from maskwise.data.convert import refuse_to_cut
     from maskwise.data.images import MAX_PIXELS
 
     if out.exists() and not exist_ok and (not out.is_dir() or any(out.iterdir())):
@@ -170,6 +171,8 @@ def convert(
     tiling = _tiling(tile, overlap=overlap, min_visible=min_visible, skip_empty=skip_empty)
     most = MAX_PIXELS if max_pixels is None else max_pixels
     splits = _opened(source, from_, split)
+    if tiling is not None:
+        refuse_to_cut(splits, tiling, most)
     written = [write(data, out, to, link=link, tiling=tiling, max_pixels=most) for data in splits]
     if json:
         _print({**_head(source, splits), "to": to, "out": str(out), "splits": [_row(one) for one in written]})

@@ -2,9 +2,10 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -48,8 +49,10 @@ def convert(
     home = data.root.parent if data.root.is_file() else data.root
     if format == data.format and out.resolve() == home.resolve():
         raise ValueError(f"{out}: this would write over the data set that is read; choose another place")
+    if max_pixels < 1:
+        raise ValueError(f"max-pixels: expected 1 or more, got {max_pixels}")
     if tiling is not None:
-        _refuse_too_large(data, max_pixels)
+        refuse_to_cut([data], tiling, max_pixels)
     reading = _Reading(data, link=link, tiling=tiling, max_pixels=max_pixels, problems=list(data.problems))
     split = data.split or "train"
     with allowing(max_pixels):
@@ -67,9 +70,11 @@ def convert(
     )
 
 
-def _refuse_too_large(data: DataSet, max_pixels: int) -> None:
-    """Before anything is written: tiles without their picture, which the limit forbids to read, help nobody."""
-    for record in data:
+def refuse_to_cut(splits: Sequence[DataSet], tiling: Tiling, max_pixels: int) -> None:
+    """Before anything is written of any split: tiles without their picture, which the limit forbids to read, help
+    nobody; and tiles of 'a.png' and 'a.jpg' would have the same names."""
+    seen: dict[PurePosixPath, Path] = {}
+    for record in chain.from_iterable(splits):
         try:
             height, width = image_size(record.path, max_pixels=sys.maxsize)
         except ImageReadError:  # which is told in its turn
@@ -77,6 +82,10 @@ def _refuse_too_large(data: DataSet, max_pixels: int) -> None:
         if height * width > max_pixels:
             pixels = f"{width} x {height} = {height * width:,} pixels"
             raise ValueError(f"{record.path}: {pixels}; max-pixels is {max_pixels:,}, allow more to read this one")
+        if not tiling.cuts((height, width)):
+            continue
+        if (other := seen.setdefault(PurePosixPath(record.name).with_suffix(""), record.path)) != record.path:
+            raise ValueError(f"tiles of {other} and of {record.path} would have the same names; rename one of them")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,9 @@
 import shutil
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from jaxtyping import UInt8
+
 from maskwise.data.dataset import Item
 from maskwise.data.files import beside, replacing
 from maskwise.data.images import IMAGE_SUFFIXES, read_image, write_image
@@ -31,6 +34,7 @@ def put_picture(item: Item, target: Path) -> list[Path]:
     A target with another suffix than the picture's is written anew, and so is a picture that is no file.
     """
     if item.pixels is not None:
+        _refuse_another(target, item.pixels, item.max_pixels)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, item.pixels)
         return [target]
@@ -46,6 +50,12 @@ def put_picture(item: Item, target: Path) -> list[Path]:
         with item.image.open("rb") as source, replacing(target) as file:
             shutil.copyfileobj(source, file)
     return [target]
+
+
+def _refuse_another(target: Path, pixels: UInt8[np.ndarray, "h w 3"], max_pixels: int) -> None:
+    """Whose annotations would then lie on these pixels."""
+    if target.exists() and not np.array_equal(read_image(target, max_pixels=max_pixels), pixels):
+        raise ValueError(f"{target} is there already and shows something else; choose another place to write to")
 
 
 def claim(taken: dict[str, str], name: str, item: Item) -> str:
