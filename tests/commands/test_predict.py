@@ -64,7 +64,7 @@ def test_a_table_in_physical_units(home, capsys):
     ("words", "complaint"),
     [
         (("--pixel-size", "half"), "--pixel-size: expected a length, such as 0.325um, got 'half'"),
-        (("--pixel-size", "0um"), "--pixel-size: the size of a pixel must be positive, got 0.0"),
+        (("--pixel-size", "0um"), "--pixel-size: the size of a pixel must be positive, from 1e-30 to 1e30, got 0.0"),
         (("--pixel-size", "1um", "--save", "coco"), "--pixel-size is the unit of csv, which --save does not name"),
     ],
 )
