@@ -106,8 +106,21 @@ def places(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return sorted(found, key=lambda place: (place[0], list(NETWORKS).index(place[1])))
 
 
+def settings(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in options.items()]
+
+
 def named(method: str, options: Mapping[str, Any]) -> str:
-    return ", ".join([method, *(f"{name}={value}" for name, value in options.items())])
+    return ", ".join([method, *settings(options)])
+
+
+def seconds(row: Row) -> float:
+    """That a training took: on a CPU, where other work may have run beside it, of the processor."""
+    return row["process_seconds" if row["machine"]["device"] == "cpu" else "seconds"]
+
+
+def minutes(rows: Iterable[Row]) -> float:
+    return statistics.median(map(seconds, rows)) / 60
 
 
 # How the rows were made
@@ -130,7 +143,6 @@ def _what(row: Row) -> str:
 
 def _protocol(rows: Sequence[Row]) -> dict[str, str]:
     first, about = rows[0], rows[0]["protocol"]
-    clock = "process_seconds" if {row["machine"]["device"] for row in rows} == {"cpu"} else "seconds"
     return {
         "bed": first["bed"],
         "network": first["network"],
@@ -139,7 +151,7 @@ def _protocol(rows: Sequence[Row]) -> dict[str, str]:
         "trainings": str(len(rows)),
         "steps": f"{about['steps']} of {about['batch']}",
         "crops": str(about["side"] or "whole"),
-        "minutes": f"{statistics.median(values(rows, clock)) / 60:.1f}",
+        "minutes": f"{minutes(rows):.1f}",
         "parameters": f"{statistics.median(values(rows, 'parameters')) / 1e6:.1f} M",
         "judged by": f"{first['pictures']} pictures",
     }
@@ -158,7 +170,7 @@ def machines(rows: Sequence[Row]) -> Rows:
             "threads": threads,
             "rows": str(len(several)),
             "with a +": str(sum(str(row["machine"]["commit"]).endswith("+") for row in several)),
-            "hours of training": f"{sum(row.get('process_seconds', 0) for row in several) / 3600:.1f}",
+            "hours of training": f"{sum(seconds(row) for row in several if row['method'] != PACE) / 3600:.1f}",
             "of judging": f"{sum(row.get('judging', 0) for row in several) / 3600:.1f}",
         }
         for (device, platform, torch, threads), several in sorted(groups.items())
@@ -288,7 +300,7 @@ def ablations(rows: Sequence[Row]) -> Rows:
         for group, several in ABLATIONS.items():
             for options in several:
                 if changed := of(rows, **of_bed, options=dict(options)):
-                    found.append(_ablation(bed, group, named("", options)[2:], usual, changed))
+                    found.append(_ablation(bed, group, ", ".join(settings(options)), usual, changed))
     return found
 
 
@@ -384,11 +396,11 @@ def pace(rows: Sequence[Row]) -> Rows:
     """The same batches, in turn, in one process."""
     found = []
     for row in (row for row in rows if row["method"] == PACE):
-        for what, seconds in row["pace"].items():
+        for what, medians in row["pace"].items():
             networks = "trained" if A_PICTURE in row["pace"] else "as they begin"
-            told = {name: f"{1000 * value:.0f} ms" for name, value in seconds.items()}
-            pairs = [(one, other) for one, other in RATIOS if {one, other} <= seconds.keys()]
-            ratios = {f"{one} / {other}": f"{seconds[one] / seconds[other]:.2f}" for one, other in pairs}
+            told = {name: f"{1000 * value:.0f} ms" for name, value in medians.items()}
+            pairs = [(one, other) for one, other in RATIOS if {one, other} <= medians.keys()]
+            ratios = {f"{one} / {other}": f"{medians[one] / medians[other]:.2f}" for one, other in pairs}
             found.append({"bed": row["bed"], "seconds of": what, "networks": networks, **told, **ratios})
     return found
 
@@ -401,11 +413,8 @@ def durations(rows: Sequence[Row]) -> Rows:
         for one, other in RATIOS:
             ours, theirs = both(of(rows, **at, method=one), of(rows, **at, method=other))
             if ours:
-                clock = "process_seconds" if ours[0]["machine"]["device"] == "cpu" else "seconds"
-                minutes = [statistics.median(values(several, clock)) / 60 for several in (ours, theirs)]
+                took = [minutes(several) for several in (ours, theirs)]
                 pair = {"one": one, "other": other, "seeds": str(len(ours))}
-                told = {"minutes": f"{minutes[0]:.1f}", "of the other": f"{minutes[1]:.1f}"}
-                found.append(
-                    {"bed": bed, "network": network, **pair, **told, "ratio": f"{minutes[0] / minutes[1]:.2f}"}
-                )
+                told = {"minutes": f"{took[0]:.1f}", "of the other": f"{took[1]:.1f}"}
+                found.append({"bed": bed, "network": network, **pair, **told, "ratio": f"{took[0] / took[1]:.2f}"})
     return found

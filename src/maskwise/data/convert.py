@@ -100,8 +100,6 @@ class _Reading:
     counts: Counter[str] = field(default_factory=Counter)
     losses: Counter[str] = field(default_factory=Counter)
     """From cutting."""
-    names: dict[str, str] = field(default_factory=dict)
-    """Of tiles, and of which picture they are."""
 
     def items(self) -> Iterator[Item]:
         for record in self.data:
@@ -131,7 +129,7 @@ class _Reading:
         elif tiling.skips(labelled):
             self.losses[EMPTY] += 1
         else:
-            self._claim(record.name, record)
+            self.counts["tiles"] += 1
             yield self._whole(record, labelled, has_picture)
 
     def _parts(self, record: Record, labelled: Labelled, has_picture: bool, tiling: Tiling) -> Iterator[Item]:
@@ -140,7 +138,8 @@ class _Reading:
         self.losses.update(losses)
         pixels = self._pixels(record) if has_picture and parts else None
         for tile, of_tile in parts:
-            name = self._claim(name_of(record.name, tile, labelled.targets.masks.size), record)
+            name = name_of(record.name, tile, labelled.targets.masks.size)
+            self.counts["tiles"] += 1
             # A copy: a view would keep the whole picture in memory while the next one is read.
             shown = None if pixels is None else pixels[tile.y0 : tile.y1, tile.x0 : tile.x1].copy()
             yield replace(Item.of(record, of_tile, picture=False), name=name, pixels=shown, id=None)
@@ -153,10 +152,3 @@ class _Reading:
             self.problems.append(Problem(record.name, "", "unreadable-image", error.reason))
             self.counts["no picture"] += 1
             return None
-
-    def _claim(self, name: str, record: Record) -> str:
-        """The name, which no other picture may have for a tile."""
-        if (other := self.names.setdefault(name, record.name)) != record.name:
-            raise ValueError(f"{other} and {record.name} would both be written as {name}; rename one of them")
-        self.counts["tiles"] += 1
-        return name
