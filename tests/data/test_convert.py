@@ -15,6 +15,7 @@ from maskwise.data.dataset import Item, Labelled
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import image_size, read_image, write_image
 from maskwise.data.open import open_data
+from maskwise.data.split import kin
 from maskwise.masks import Masks
 from maskwise.structures import Targets
 
@@ -62,6 +63,7 @@ def check_tiles(out, format: str, targets: Targets, pixels: np.ndarray) -> None:
     size, found = targets.masks.size, {}
     tiles = {record: at for record in data if (at := place(record.path.stem.removesuffix("_leftImg8bit")))}
     assert len(tiles) == 6
+    assert [kin(record.name) == kin(next(iter(tiles)).name) for record in data] == [record in tiles for record in data]
     for record, (y, x) in tiles.items():
         shown, read = read_image(record.path), record.labelled()
         assert not read.problems

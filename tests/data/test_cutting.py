@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskwise.data.cutting import Tiling, cut, name_of
+from maskwise.data.cutting import Tiling, cut
 from maskwise.data.dataset import Labelled, Scores
-from maskwise.data.tiles import Tile, tiles
+from maskwise.data.tiles import Tile, cut_from, name_of, tiles
 from maskwise.masks import Masks
 from maskwise.rle import Window
 from maskwise.structures import Parts, Targets
@@ -46,6 +46,8 @@ def test_names_are_unique_sort_as_tiles_lie_and_say_where():
     assert names == sorted(names)
     assert names[1] == f"a/slide 1_y0000_x{places[1].x0:04}.png"
     assert [(int(n[-14:-10]), int(n[-8:-4])) for n in names] == [(t.y0, t.x0) for t in places]
+    assert {cut_from(name) for name in names} == {"a/slide 1.png"}
+    assert not any(cut_from(name) for name in ("a/slide 1.png", "a_y00_x00/b.png", "a_y_x.png", "a_y00_x00_b.png"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Record
 from maskwise.data.split import held_out
@@ -22,3 +24,52 @@ def test_which_pictures_are_held_out_does_not_change():
     _, judged = held_out(data(*(f"ü{i}.png" for i in range(10))), 0.3, seed=4)
     assert judged is not None
     assert [record.name for record in judged] == ["ü3.png", "ü4.png", "ü8.png"]
+
+
+TILES = [f"slides/{slide}_y{y:04}_x{x:04}.png" for slide in "abcde" for y in (0, 900) for x in (0, 900)]
+
+
+@pytest.mark.parametrize(("share", "slides"), [(0.2, 1), (0.4, 2), (0.5, 2), (0.01, 1), (0.9, 4)])
+def test_the_tiles_of_a_picture_are_all_held_out_or_none_is(share, slides):
+    chosen = set()
+    for seed in range(8):
+        learned, judged = held_out(data(*TILES), share, seed=seed)
+        assert judged is not None
+        whole = [{record.name.split("_")[0] for record in part} for part in (learned, judged)]
+        assert not whole[0] & whole[1]
+        assert (len(judged), len(whole[1])) == (4 * slides, slides)
+        chosen |= whole[1]
+    assert len(chosen) > slides, "the seed decides which"
+
+
+def test_of_tiles_of_one_picture_none_is_held_out():
+    assert held_out(data(*TILES[:4], "other.png"), 0.2)[1] is not None
+    learned, judged = held_out(data(*(f"a_y{y}_x0.png" for y in range(9))), 0.2)
+    assert (len(learned), judged) == (9, None)
+
+
+def test_a_large_part_is_left_to_learn_from():
+    """Whichever comes first: two pictures fit into the share, and the tiles of the large one never do."""
+    names = [*(f"large_y{y}_x0.png" for y in range(16)), *(f"{i}.png" for i in range(4))]
+    for seed in range(9):
+        _, judged = held_out(data(*names), 0.1, seed=seed)
+        assert judged is not None
+        assert len(judged) == 2
+        assert not any(record.name.startswith("large") for record in judged)
+
+
+@pytest.mark.parametrize("by", [r"plant\d+", r"(plant\d+)_day", "^[^_]*"])
+def test_names_can_say_what_belongs_together(by):
+    several = data(*(f"plant{i}_day{day}.png" for day in range(3) for i in range(10)))
+    learned, judged = held_out(several, 0.3, by=by)
+    assert judged is not None
+    plants = [{record.name.split("_")[0] for record in part} for part in (learned, judged)]
+    assert [len(part) for part in plants] == [7, 3]
+    assert not plants[0] & plants[1]
+
+
+def test_a_name_that_says_nothing_is_named():
+    with pytest.raises(
+        ValueError, match=r"held_out_by: 'plant\\\\d\+' finds nothing in the name of the picture 'b\.png'"
+    ):
+        held_out(data("plant1.png", "b.png", *(f"plant{i}.png" for i in range(2, 6))), 0.3, by=r"plant\d+")

@@ -16,11 +16,13 @@ from maskwise.data.transforms import Enlarge, RandomCrop, Resize
 from maskwise.recipes import own
 from maskwise.recipes.own import LARGE, SMALL, Measured, fitting, measured, reasons, scale
 from maskwise.recipes.run import Data, Files
-from maskwise.recipes.sources import sources
+from maskwise.recipes.sources import sources, without_those_learned_from
 from maskwise.recipes.stored import from_json
 from maskwise.train import train
 
-MEASURED = Measured(pictures=500, short=480, long=640, most=20, side=60.0, small=20.0, empty=0, looked_at=200)
+MEASURED = Measured(
+    pictures=500, originals=500, short=480, long=640, most=20, side=60.0, small=20.0, empty=0, looked_at=200
+)
 
 
 def whole(tmp_path, count):
@@ -101,14 +103,19 @@ def test_every_choice_is_said():
 
 def test_of_few_pictures_none_is_held_out_and_that_is_said(tmp_path):
     source = Files(path="photos", train=None, val=None, held_out=0.2)
-    for pictures, words in ((4, "no picture is held out"), (5, "20% of the pictures are held out")):
-        found = replace(MEASURED, pictures=pictures)
+    for pictures, originals, words in (
+        (4, 4, "no picture is held out to judge by, there are fewer than 5"),
+        (500, 1, "no picture is held out to judge by, all are tiles of one picture"),
+        (500, 9, "20% of the pictures are held out to judge by, all tiles of a picture or none:"),
+        (5, 5, "20% of the pictures are held out to judge by:"),
+    ):
+        found = replace(MEASURED, pictures=pictures, originals=originals)
         assert words in "\n".join(reasons(found, fitting(found, source, SMALL), SMALL))
     run = tiny_run(epochs=1)
     files = Files(path=str(whole(tmp_path, 4)), train="train", val=None, held_out=0.2)
     train(replace(run, data=replace(run.data, source=files)), tmp_path / "run", methods=METHODS)
     text = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "of so few pictures none was held out, and so there is no AP" in text
+    assert "none of its pictures was held out, and so there is no AP" in text
     assert "Learning rate" in text
 
 
@@ -137,11 +144,21 @@ def test_what_is_held_out_depends_on_names_only(tmp_path):
     assert held_out(replace(data, records=data.records[:4]), 0.2)[1] is None
 
 
+def test_a_run_and_what_judges_it_hold_out_the_same_whole_things(tmp_path):
+    """By an expression that finds the one in names of five pictures and the other in those of five."""
+    source = Files(path=str(whole(tmp_path, 10)), val=None, held_out=0.5, held_out_by=r"00(?=[0-4]\.)|0(?=0[5-9]\.)")
+    judged = sources(Data(source=source)).split["val"]
+    assert sorted(judged) in ([f"train-{i:03}.png" for i in few] for few in (range(5), range(5, 10)))
+    assert [record.name for record in without_those_learned_from(source)] == judged
+
+
 def test_a_split_of_the_data_and_one_of_ours_exclude_each_other():
     with pytest.raises(ValueError, match="not by both"):
         Files(path="photos", held_out=0.2)
     with pytest.raises(ValueError, match="below 1, got 1"):
         Files(path="photos", val=None, held_out=1.0)
+    with pytest.raises(ValueError, match=r"held_out_by: '\(' is no regular expression: missing \)"):
+        Files(path="photos", val=None, held_out=0.2, held_out_by="(")
 
 
 def test_a_run_keeps_the_names_and_goes_on_with_no_others(tmp_path):

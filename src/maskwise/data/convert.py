@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import UInt8
 
-from maskwise.data.cutting import EMPTY, Tiling, cut, name_of
+from maskwise.data.cutting import EMPTY, Tiling, cut
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import MAX_PIXELS, ImageReadError, allowing, image_size, read_image
 from maskwise.data.survey import NO_PICTURE, read_labels
+from maskwise.data.tiles import name_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ Legend: n instances of a picture, m of them in a tile, k keypoints.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import torch
@@ -70,12 +69,6 @@ class Cut(NamedTuple):
     parts: tuple[tuple[Tile, Labelled], ...]
     """Row by row."""
     losses: Counter[str]
-
-
-def name_of(picture: str, tile: Tile, size: Size) -> str:
-    """'a/b.tif' is 'a/b_y00896_x01792.png': names sort as tiles lie, and say where. PNG, to lose nothing once more."""
-    path, digits = PurePosixPath(picture), len(str(max(size)))
-    return path.with_name(f"{path.stem}_y{tile.y0:0{digits}}_x{tile.x0:0{digits}}.png").as_posix()
 
 
 def cut(read: Labelled, tiling: Tiling) -> Cut:

@@ -19,7 +19,7 @@ from maskwise.data.dataset import DataSet
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import ImageReadError, image_size
 from maskwise.data.open import detected, open_data
-from maskwise.data.split import TOO_FEW
+from maskwise.data.split import kin, none_held_out
 from maskwise.data.transforms import ColourJitter, Enlarge, HorizontalFlip, RandomCrop, RandomScale, Resize
 from maskwise.methods import ms_rcnn
 from maskwise.parts.norms import Norm
@@ -112,6 +112,8 @@ class Measured:
     """Sizes in pixels."""
 
     pictures: int
+    originals: int
+    """As many where tiles of one count as one."""
     short: int
     """Median of the pictures' short sides."""
     long: int
@@ -174,6 +176,7 @@ def measured(data: DataSet, *, most: int = LOOKED_AT) -> Measured:
         raise ValueError(f"{data.root}: no object in any of the {len(chosen)} pictures that were looked at")
     return Measured(
         pictures=len(data),
+        originals=len({kin(record.name) for record in data}),
         short=int(np.median([min(size) for size in sizes])),
         long=int(np.median([max(size) for size in sizes])),
         most=max(len(one) for one in sides),
@@ -206,7 +209,7 @@ def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Con
     crop = (RandomCrop(size=(machine.crop, machine.crop), keep_one=True),) if cropped else ()
     colour = ColourJitter(brightness=0.2, contrast=0.2, saturation=0.2)
     most = max(LEAST_ROOM, _up_to_tens(floor(ROOM * found.most)))
-    learned = found.pictures * (1 - source.held_out) if found.pictures >= TOO_FEW else found.pictures
+    learned = found.pictures * (1 if none_held_out(found.pictures, found.originals) else 1 - source.held_out)
     epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, floor(machine.steps * machine.batch / learned + 0.5)))
     return Run(
         method="ms_rcnn",
@@ -266,13 +269,14 @@ def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list
         lines.append(f"learned from in crops of {machine.crop} x {machine.crop}, to spare memory and time")
     if source.val is not None:
         lines.append(f"judged by the split {source.val!r} of the data")
-    elif found.pictures < TOO_FEW:
+    elif why := none_held_out(found.pictures, found.originals):
         lines.append(
-            f"no picture is held out to judge by, there are fewer than {TOO_FEW}: there will be no AP; "
-            "maskwise val judges the model on others"
+            f"no picture is held out to judge by, {why}: there will be no AP; maskwise val judges the model on others"
         )
     else:
-        lines.append(f"{source.held_out:.0%} of the pictures are held out to judge by: the data has no split for that")
+        tiles = ", all tiles of a picture or none" if found.originals < found.pictures else ""
+        share = f"{source.held_out:.0%} of the pictures are held out to judge by{tiles}"
+        lines.append(f"{share}: the data has no split for that")
     if found.empty:
         lines.append(f"{found.empty} of {found.looked_at} pictures show no object, and that is learned from, too")
     return lines

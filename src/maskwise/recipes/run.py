@@ -1,6 +1,7 @@
 """A run: everything that decides what training gives, in frozen data classes that are saved as JSON and read back."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -60,6 +61,13 @@ def _below_one(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a number from 0 to below 1, got {value}")
 
 
+def _expression(name: str, value: str) -> None:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{name}: {value!r} is no regular expression: {error}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """A data set in any of the known formats."""
@@ -75,6 +83,9 @@ class Files:
     """Share of the pictures that training is judged by and does not learn from, where the data has no split for it."""
     held_out_seed: int = 0
     """Decides which pictures these are."""
+    held_out_by: str | None = None
+    """A regular expression: pictures in whose names it finds the same (`plant\\d+`; its first group, if it has one) are
+    all held out or none is. None: so it is with the tiles of a picture."""
     empty: bool = True
     """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
     published recipes on COCO do not."""
@@ -83,6 +94,8 @@ class Files:
 
     def __post_init__(self) -> None:
         _below_one("held_out", self.held_out)
+        if self.held_out_by is not None:
+            _expression("held_out_by", self.held_out_by)
         if self.held_out and self.val is not None:
             raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 

@@ -51,7 +51,7 @@ def _sources(data: Data) -> Sources:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
     judged, names = None if source.val is None else _split(source, source.val, "val"), None
     if source.held_out:
-        learned, judged = held_out(learned, source.held_out, seed=source.held_out_seed)
+        learned, judged = _held_out(learned, source)
         names = {name: [r.name for r in part or ()] for name, part in (("train", learned), ("val", judged))}
     if not len(learned):
         raise ValueError(f"{source.path}: no picture to learn from{'' if source.empty else ' has an annotation'}")
@@ -60,11 +60,15 @@ def _sources(data: Data) -> Sources:
     return Sources(FileSource(learned), FileSource(judged) if judged else None, learned.categories, names)
 
 
+def _held_out(data: DataSet, source: Files) -> tuple[DataSet, DataSet | None]:
+    return held_out(data, source.held_out, seed=source.held_out_seed, by=source.held_out_by)
+
+
 def without_those_learned_from(source: Files) -> DataSet:
     """What a run that held pictures out was judged by."""
-    _, judged = held_out(_split(source, source.train, "train"), source.held_out, seed=source.held_out_seed)
+    _, judged = _held_out(_split(source, source.train, "train"), source)
     if judged is None:
-        raise ValueError(f"{source.path}: too few pictures, none was held out: say with --split what to judge by")
+        raise ValueError(f"{source.path}: no picture was held out: say with --split what to judge by")
     return judged
 
 

@@ -48,8 +48,8 @@ def write(folder: Path | str, *, out: Path | None = None, opened: Sources | None
 def _unjudged(folder: Path, opened: Sources) -> str | None:
     """Why there are no numbers of masks."""
     if opened.val is None:
-        few = ": of so few pictures none was held out" if opened.split else ""
-        return f"This run had nothing to be judged by{few}, and so there is no AP; maskwise val judges models."
+        none = ": none of its pictures was held out" if opened.split else ""
+        return f"This run had nothing to be judged by{none}, and so there is no AP; maskwise val judges models."
     # the report is written after the results
     return None if (folder / REPORT).exists() else "This run has not been judged yet, and so there is no AP."
 
