@@ -30,7 +30,7 @@ from maskwise.evaluate import validation
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import numbered_pairs
-from maskwise.logbook import REPORT, RESULTS, SPLIT, VALIDATION, Logbook, clear, environment, prepare
+from maskwise.logbook import REPORT, RESULTS, SPLIT, VALIDATION, Logbook, clear, environment, prepare, split_of
 from maskwise.methods import METHODS, Entry, Method, staged
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
@@ -483,6 +483,6 @@ def changed_settings(run: Run[Any], folder: Path) -> list[str]:
 
 def _changed(t: _Training) -> list[str]:
     lines = changed_settings(t.run, t.folder)
-    if t.sources.split is not None and t.sources.split != json.loads((t.folder / SPLIT).read_bytes()):
+    if t.sources.split is not None and t.sources.split != split_of(t.folder):
         lines.append(f"the pictures: they are not those that {SPLIT} names")
     return lines

@@ -174,6 +174,18 @@ def test_two_pictures_are_not_written_to_one_tile(tmp_path, picture, splits):
         convert(last, tmp_path / "out", "coco", tiling=TILING)
 
 
+def test_a_picture_that_is_called_as_a_tile_is_named_with_the_other(tmp_path, picture):
+    sizes = {"a.png": SIZE, "a_y00_x00.png": (5, 5)}
+    items = [
+        Item(name=name, size=size, labelled=Targets.none(size), image=picture(tmp_path / name, size))
+        for name, size in sizes.items()
+    ]
+    FORMATS["coco"].write(tmp_path / "in", CATEGORIES, items)
+    with pytest.raises(ValueError, match=r"a_y00_x00\.png is called as a tile of .*a\.png would be"):
+        convert(open_data(tmp_path / "in"), tmp_path / "out", "coco", tiling=TILING)
+    assert not (tmp_path / "out").exists()
+
+
 def test_tiles_are_written_again_where_they_are_the_same(source, tmp_path):
     data = source("coco")
     for _ in range(2):

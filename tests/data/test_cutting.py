@@ -47,6 +47,9 @@ def test_names_are_unique_sort_as_tiles_lie_and_say_where():
     assert names[1] == f"a/slide 1_y0000_x{places[1].x0:04}.png"
     assert [(int(n[-14:-10]), int(n[-8:-4])) for n in names] == [(t.y0, t.x0) for t in places]
     assert {cut_from(name) for name in names} == {"a/slide 1.png"}
+    again = [name_of(name, tile, (90, 90)) for name in names for tile in tiles((90, 90), 50, 0)]
+    assert {cut_from(name) for name in again} == {"a/slide 1.png"}
+    assert cut_from("a_y0_x0_leftImg8bit_y00_x50_leftImg8bit.png") == cut_from("a_y0_x0_leftImg8bit.png") == "a.png"
     assert not any(cut_from(name) for name in ("a/slide 1.png", "a_y00_x00/b.png", "a_y_x.png", "a_y00_x00_b.png"))
 
 

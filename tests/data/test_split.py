@@ -58,7 +58,15 @@ def test_a_large_part_is_left_to_learn_from():
         assert not any(record.name.startswith("large") for record in judged)
 
 
-@pytest.mark.parametrize("by", [r"plant\d+", r"(plant\d+)_day", "^[^_]*"])
+def test_a_small_picture_does_not_take_the_place_of_tiles():
+    names = [f"{slide}_y0_x{x}.png" for slide in "abcd" for x in range(25)]
+    for seed in range(9):
+        _, judged = held_out(data(*names, "small.png"), 0.2, seed=seed)
+        assert judged is not None
+        assert len(judged) in (25, 26)
+
+
+@pytest.mark.parametrize("by", [r"plant\d+", r"(plant\d+)_day\d", "^[^_]*"])
 def test_names_can_say_what_belongs_together(by):
     several = data(*(f"plant{i}_day{day}.png" for day in range(3) for i in range(10)))
     learned, judged = held_out(several, 0.3, by=by)
@@ -68,8 +76,15 @@ def test_names_can_say_what_belongs_together(by):
     assert not plants[0] & plants[1]
 
 
-def test_a_name_that_says_nothing_is_named():
-    with pytest.raises(
-        ValueError, match=r"held_out_by: 'plant\\\\d\+' finds nothing in the name of the picture 'b\.png'"
-    ):
-        held_out(data("plant1.png", "b.png", *(f"plant{i}.png" for i in range(2, 6))), 0.3, by=r"plant\d+")
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        (r"plant\d+", "'plant.*' finds nothing in the name of the picture 'b.png'"),
+        (r"\d*", "finds nothing in the name of the picture 'plant1.png'"),
+        ("(x)|plant", "finds nothing in the name of the picture 'plant1.png'"),
+        ("png", "'png' finds the same in the names of all pictures, 'png'"),
+    ],
+)
+def test_an_expression_that_tells_nothing_apart_is_refused(by, reason):
+    with pytest.raises(ValueError, match=f"held_out_by: .*{reason}"):
+        held_out(data("plant1.png", "b.png", *(f"plant{i}.png" for i in range(2, 6))), 0.3, by=by)

@@ -18,10 +18,11 @@ from maskwise.recipes.own import LARGE, SMALL, Measured, fitting, measured, reas
 from maskwise.recipes.run import Data, Files
 from maskwise.recipes.sources import sources, without_those_learned_from
 from maskwise.recipes.stored import from_json
+from maskwise.report.run_folder import write
 from maskwise.train import train
 
 MEASURED = Measured(
-    pictures=500, originals=500, short=480, long=640, most=20, side=60.0, small=20.0, empty=0, looked_at=200
+    pictures=500, held_out=100, short=480, long=640, most=20, side=60.0, small=20.0, empty=0, looked_at=200
 )
 
 
@@ -83,7 +84,7 @@ def test_the_run_follows_from_what_was_measured():
     assert run.data.view == ()
     assert RandomCrop in kinds(run.data.change)
     assert run.schedule.epochs == 30  # 3,000 steps of 4 of 400 pictures
-    tiny = fitting(replace(MEASURED, short=256, long=256, small=8.0, most=300, pictures=10), source, SMALL)
+    tiny = fitting(replace(MEASURED, short=256, long=256, small=8.0, most=300, pictures=10, held_out=2), source, SMALL)
     assert tiny.data.view == (Enlarge(short=512),)
     assert tiny.config.max_instances == 450
     assert tiny.schedule.epochs == 300
@@ -97,19 +98,18 @@ def test_every_choice_is_said():
     source = Files(path="photos", train=None, val=None, held_out=0.2)
     found = replace(MEASURED, empty=7)
     text = "\n".join(reasons(found, fitting(found, source, SMALL), SMALL))
-    for words in ("500 pictures", "for no GPU", "objects are large enough", "20% of the pictures", "7 of 200"):
+    for words in ("500 pictures", "for no GPU", "objects are large enough", "100 of them are held out", "7 of 200"):
         assert words in text
 
 
 def test_of_few_pictures_none_is_held_out_and_that_is_said(tmp_path):
     source = Files(path="photos", train=None, val=None, held_out=0.2)
-    for pictures, originals, words in (
-        (4, 4, "no picture is held out to judge by, there are fewer than 5"),
-        (500, 1, "no picture is held out to judge by, all are tiles of one picture"),
-        (500, 9, "20% of the pictures are held out to judge by, all tiles of a picture or none:"),
-        (5, 5, "20% of the pictures are held out to judge by:"),
+    for pictures, held, words in (
+        (4, 0, "no picture is held out to judge by, there are fewer than 5:"),
+        (500, 0, "no picture is held out to judge by, all are tiles of one:"),
+        (5, 1, "1 of them are held out to judge by:"),
     ):
-        found = replace(MEASURED, pictures=pictures, originals=originals)
+        found = replace(MEASURED, pictures=pictures, held_out=held)
         assert words in "\n".join(reasons(found, fitting(found, source, SMALL), SMALL))
     run = tiny_run(epochs=1)
     files = Files(path=str(whole(tmp_path, 4)), train="train", val=None, held_out=0.2)
@@ -133,6 +133,47 @@ def test_a_run_is_judged_by_what_it_held_out_also_where_its_own_data_is_named(tm
     assert len(names[2]) == 10
 
 
+def test_a_run_is_judged_by_what_it_held_out_whatever_came_since(tmp_path, monkeypatch):
+    """A picture that it learned from must not judge it: the names in `split.json` decide, not a draw among more."""
+    folder, run = tmp_path / "run", tiny_run(epochs=1)
+
+    def judged(recipe, model):
+        run, kept = val._run(recipe, str(model), None)
+        source = val._opened(None, None, run, None, kept).source
+        return [source[i].name for i in range(len(source))]
+
+    data = whole(tmp_path, 10)
+    run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None, held_out=0.2)))
+    train(run, folder, methods=METHODS)
+    kept = json.loads((folder / "split.json").read_text())["val"]
+    shutil.rmtree(data)
+    write_scenes(data, train=30, val=0)
+    monkeypatch.setattr("maskwise.recipes.chosen.saved", lambda *_, **__: run)
+    for recipe, model in ((None, folder), (str(folder), "nuclei"), (str(folder / "run.json"), "nuclei")):
+        assert judged(recipe, model) == kept
+    assert "there is no AP" not in write(folder).read_text(encoding="utf-8")
+    shutil.rmtree(data)
+    write_scenes(data, train=3, val=0)
+    with pytest.raises(ValueError, match=r"train-00\d\.png is gone, which the run learned from or was judged by"):
+        judged(None, folder)
+    (folder / "split.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"split\.json: expected lists of names, train and val"):
+        judged(None, folder)
+
+
+def test_pictures_without_an_object_do_not_change_what_judges(tmp_path):
+    """Where they are not learned from: the same are drawn for training and afterwards."""
+    data = whole(tmp_path, 12)
+    content = json.loads((data / "train.json").read_text())
+    emptied = {image["id"] for image in content["images"][::3]}
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] not in emptied]
+    (data / "train.json").write_text(json.dumps(content))
+    for seed in range(20):
+        source = Files(path=str(data), val=None, held_out=0.3, held_out_seed=seed, empty=False)
+        judged = sources(Data(source=source)).split["val"]
+        assert [record.name for record in without_those_learned_from(source)] == judged
+
+
 def test_what_is_held_out_depends_on_names_only(tmp_path):
     data = open_data(whole(tmp_path, 10))
     learned, judged = held_out(data, 0.2)
@@ -148,6 +189,7 @@ def test_a_run_and_what_judges_it_hold_out_the_same_whole_things(tmp_path):
     """By an expression that finds the one in names of five pictures and the other in those of five."""
     source = Files(path=str(whole(tmp_path, 10)), val=None, held_out=0.5, held_out_by=r"00(?=[0-4]\.)|0(?=0[5-9]\.)")
     judged = sources(Data(source=source)).split["val"]
+    assert measured(open_data(source.path), share=0.5).held_out == 5
     assert sorted(judged) in ([f"train-{i:03}.png" for i in few] for few in (range(5), range(5, 10)))
     assert [record.name for record in without_those_learned_from(source)] == judged
 
@@ -157,8 +199,11 @@ def test_a_split_of_the_data_and_one_of_ours_exclude_each_other():
         Files(path="photos", held_out=0.2)
     with pytest.raises(ValueError, match="below 1, got 1"):
         Files(path="photos", val=None, held_out=1.0)
-    with pytest.raises(ValueError, match=r"held_out_by: '\(' is no regular expression: missing \)"):
-        Files(path="photos", val=None, held_out=0.2, held_out_by="(")
+    for wrong, reason in (("(", "missing"), ("a{99999999999}", "too large")):
+        with pytest.raises(ValueError, match=f"is no regular expression: .*{reason}"):
+            Files(path="photos", val=None, held_out=0.2, held_out_by=wrong)
+    with pytest.raises(ValueError, match="held_out_by: nothing is held out"):
+        Files(path="photos", held_out_by="plant")
 
 
 def test_a_run_keeps_the_names_and_goes_on_with_no_others(tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from maskwise.evaluate.validation import Validation
     from maskwise.model import Model
     from maskwise.recipes.run import Files, Run, Synthetic
+    from maskwise.recipes.sources import Split
 
 INCOMPLETE = 3
 """Exit code where some pictures could not be read."""
@@ -83,7 +84,8 @@ def val(
     given = judged.about.config.get("max_instances", max_dets)
     if given < max_dets:
         print(f"this model gives at most {given} instances of a picture, --max-dets {max_dets} or not", file=sys.stderr)
-    source, categories, shown = _opened(data, split, _run(recipe, model, data), count)
+    run, held_out = _run(recipe, model, data)
+    source, categories, shown = _opened(data, split, run, count, held_out)
     comparison, failures = compare(
         judged, source, categories, data=shown, batch=batch, workers=workers, watched=_watched
     )
@@ -140,19 +142,30 @@ class _Judged(NamedTuple):
     shown: str
 
 
-def _run(recipe: str | None, model: str, data: str | None) -> "Run[Any] | None":
-    """What is asked for by its name, else the run that trained the model, where its folder is at hand."""
+def _run(recipe: str | None, model: str, data: str | None) -> "tuple[Run[Any] | None, Split | None]":
+    """What is asked for by its name, else the run that trained the model, where its folder is at hand; and what that
+    held out."""
+    from maskwise.logbook import split_of
     from maskwise.recipes.chosen import RUN_FILE, chosen, needs_data, saved
     from maskwise.recipes.table import RECIPES
 
+    if recipe in RECIPES:
+        return chosen(recipe, data=data if needs_data(RECIPES[recipe]) else None), None
     if recipe is not None:
-        return chosen(recipe, data=data if recipe in RECIPES and needs_data(RECIPES[recipe]) else None)
+        path = Path(recipe)
+        return chosen(recipe), split_of(path if path.is_dir() else path.parent)
     path = Path(model)
     folder = path.parent.parent if path.is_file() else path
-    return saved(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else None
+    return (saved(folder / RUN_FILE), split_of(folder)) if (folder / RUN_FILE).is_file() else (None, None)
 
 
-def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: int | None) -> _Judged:
+def _opened(
+    data: str | None,
+    split: str | None,
+    run: "Run[Any] | None",
+    count: int | None,
+    held_out: "Split | None" = None,
+) -> _Judged:
     """The data that is named, else what the run is judged by: its own data is that, also where it is named."""
     from maskwise.data.synthetic.scenes import Scenes
     from maskwise.recipes.run import Files, Synthetic
@@ -170,7 +183,7 @@ def _opened(data: str | None, split: str | None, run: "Run[Any] | None", count: 
         raise ValueError("nothing to judge by: say --data PATH, --data scenes, or --recipe RECIPE")
     if isinstance(source, Synthetic):
         return _scenes(source, count, split)
-    return _files(source, count, split)
+    return _files(source, count, split, held_out)
 
 
 def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judged:
@@ -183,14 +196,14 @@ def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judge
     return _Judged(samples, source.scenes.categories, f"{count} scenes")
 
 
-def _files(source: "Files", count: int | None, split: str | None) -> _Judged:
+def _files(source: "Files", count: int | None, split: str | None, held_out: "Split | None") -> _Judged:
     from maskwise.data.source import FileSource
     from maskwise.recipes.sources import opened_split, without_those_learned_from
 
     if count is not None:
         raise ValueError("--count is for scenes; files are all judged")
     if source.held_out and split is None:
-        opened = without_those_learned_from(source)
+        opened = without_those_learned_from(source, held_out)
         return _Judged(FileSource(opened), opened.categories, f"{source.path}, what was held out")
     opened = opened_split(source, split or source.val)
     return _Judged(FileSource(opened), opened.categories, f"{source.path} {opened.split}".rstrip())

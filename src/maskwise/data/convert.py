@@ -73,8 +73,9 @@ def convert(
 
 def refuse_to_cut(splits: Sequence[DataSet], tiling: Tiling, max_pixels: int) -> None:
     """Before anything is written of any split: tiles without their picture, which the limit forbids to read, help
-    nobody; and tiles of 'a.png' and 'a.jpg' would have the same names."""
-    seen: dict[PurePosixPath, Path] = {}
+    nobody; and tiles of 'a.png' and 'a.jpg' would have the same names, as might a picture that stays whole."""
+    whole: dict[PurePosixPath, Path] = {}
+    cut: dict[PurePosixPath, Path] = {}
     for record in chain.from_iterable(splits):
         try:
             height, width = image_size(record.path, max_pixels=sys.maxsize)
@@ -84,9 +85,14 @@ def refuse_to_cut(splits: Sequence[DataSet], tiling: Tiling, max_pixels: int) ->
             pixels = f"{width} x {height} = {height * width:,} pixels"
             raise ValueError(f"{record.path}: {pixels}; max-pixels is {max_pixels:,}, allow more to read this one")
         if not tiling.cuts((height, width)):
+            whole[PurePosixPath(record.name).with_suffix("")] = record.path
             continue
-        if (other := seen.setdefault(PurePosixPath(record.name).with_suffix(""), record.path)) != record.path:
-            raise ValueError(f"tiles of {other} and of {record.path} would have the same names; rename one of them")
+        for tile in tiling.tiles((height, width)):
+            name = PurePosixPath(name_of(record.name, tile, (height, width))).with_suffix("")
+            if (other := cut.setdefault(name, record.path)) != record.path:
+                raise ValueError(f"tiles of {other} and of {record.path} would have the same names; rename one of them")
+    for name in whole.keys() & cut.keys():
+        raise ValueError(f"{whole[name]} is called as a tile of {cut[name]} would be; rename one of them")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from maskwise.data.dataset import DataSet
@@ -17,24 +17,27 @@ TOO_FEW = 5
 def held_out(data: DataSet, share: float, *, seed: int = 0, by: str | None = None) -> tuple[DataSet, DataSet | None]:
     """The others, and a share of the pictures, at least one. The seed and their names decide which, not their order.
 
-    Pictures of the same thing, as `kin` tells, are all held out or none is: what is judged by must be news. So the
-    share may be a little smaller, or larger where the first of them is.
+    Pictures of the same thing, as `kin` tells, are all held out or none is: what is judged by must be news. How many
+    they are is then as near to the share as things in their drawn order bring it.
     """
     of = {record.name: kin(record.name, by) for record in data}
     counts = Counter(of.values())
-    if none_held_out(len(data), len(counts)):
+    if len(data) < TOO_FEW:
         return data, None
-    most = min(len(data) - 1, max(1, math.floor(share * len(data) + 0.5)))
-    back = _chosen(counts, most, seed)
-    learned, judged = (tuple(r for r in data if (of[r.name] in back) == which) for which in (False, True))
-    return replace(data, records=learned), replace(data, records=judged)
+    if len(counts) < 2:
+        if by is not None:
+            raise ValueError(f"held_out_by: {by!r} finds the same in the names of all pictures, {next(iter(counts))!r}")
+        return data, None
+    wanted = min(len(data) - 1, max(1, math.floor(share * len(data) + 0.5)))
+    back = _chosen(counts, wanted, seed)
+    learned, judged = ([name for name, thing in of.items() if (thing in back) == which] for which in (False, True))
+    return only(data, learned), only(data, judged)
 
 
-def none_held_out(pictures: int, things: int) -> str | None:
-    """Why, of so many pictures of so many things."""
-    if pictures < TOO_FEW:
-        return f"there are fewer than {TOO_FEW}"
-    return "all are tiles of one picture" if things < 2 else None
+def only(data: DataSet, names: Collection[str]) -> DataSet:
+    """The pictures of these names."""
+    wanted = set(names)
+    return replace(data, records=tuple(record for record in data if record.name in wanted))
 
 
 def kin(name: str, by: str | None = None) -> str:
@@ -42,20 +45,21 @@ def kin(name: str, by: str | None = None) -> str:
     one; without it, the picture that tiles were cut from, and of others their own name."""
     if by is None:
         return cut_from(name) or name
-    if (found := re.search(by, name)) is None:
+    found = re.search(by, name)
+    if not (thing := found and found[1 if found.re.groups else 0]):
         raise ValueError(f"held_out_by: {by!r} finds nothing in the name of the picture {name!r}")
-    return found[1 if found.re.groups else 0] or ""
+    return thing
 
 
-def _chosen(counts: Mapping[str, int], most: int, seed: int) -> set[str]:
-    """In a drawn order each that still fits; where none does, the smallest."""
-    in_turn = sorted(counts, key=lambda key: _place(key, seed))
-    back, left = set(), most
-    for key in in_turn:
-        if counts[key] <= left:
-            back.add(key)
-            left -= counts[key]
-    return back or {min(in_turn, key=lambda key: counts[key])}
+def _chosen(counts: Mapping[str, int], wanted: int, seed: int) -> set[str]:
+    """In a drawn order each that brings their number nearer to what is wanted; where none does, the smallest."""
+    in_turn = sorted(counts, key=lambda thing: _place(thing, seed))
+    back, count = set(), 0
+    for thing in in_turn:
+        if abs(count + counts[thing] - wanted) < abs(count - wanted) and len(back) + 1 < len(counts):
+            back.add(thing)
+            count += counts[thing]
+    return back or {min(in_turn, key=lambda thing: counts[thing])}
 
 
 def _place(name: str, seed: int) -> bytes:

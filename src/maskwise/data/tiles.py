@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from maskwise.rle import Size
 
-_PLACE = re.compile(r"_y\d+_x\d+(?=\.[^./]*$|_leftImg8bit\.png$|$)")
-"""Of a tile in its name, to which Cityscapes adds what its pictures are called."""
+_PLACE = re.compile(r"(?:_y\d+_x\d+(?:_leftImg8bit)?)+(?=\.[^./]*$|$)")
+"""Of a tile in its name, or of a tile of a tile. Cityscapes adds what its pictures are called."""
 
 
 class Tile(NamedTuple):

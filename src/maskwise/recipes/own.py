@@ -19,7 +19,7 @@ from maskwise.data.dataset import DataSet
 from maskwise.data.formats.table import FORMATS
 from maskwise.data.images import ImageReadError, image_size
 from maskwise.data.open import detected, open_data
-from maskwise.data.split import kin, none_held_out
+from maskwise.data.split import TOO_FEW, held_out
 from maskwise.data.transforms import ColourJitter, Enlarge, HorizontalFlip, RandomCrop, RandomScale, Resize
 from maskwise.methods import ms_rcnn
 from maskwise.parts.norms import Norm
@@ -112,8 +112,8 @@ class Measured:
     """Sizes in pixels."""
 
     pictures: int
-    originals: int
-    """As many where tiles of one count as one."""
+    held_out: int
+    """Of them, to judge by."""
     short: int
     """Median of the pictures' short sides."""
     long: int
@@ -132,7 +132,7 @@ class Measured:
 def own(data: str) -> Run[ms_rcnn.Config]:
     """Mask Scoring R-CNN with what suits your pictures and objects; the log says what it chose and why."""
     source = _source(data)
-    sizes = measured(open_data(data, format=source.format, split=source.train))
+    sizes = measured(open_data(data, format=source.format, split=source.train), share=source.held_out)
     machine = LARGE if torch.cuda.is_available() else SMALL
     run = fitting(sizes, source, machine)
     for line in reasons(sizes, run, machine):
@@ -158,7 +158,7 @@ def _source(data: str) -> Files:
 # Measuring
 
 
-def measured(data: DataSet, *, most: int = LOOKED_AT) -> Measured:
+def measured(data: DataSet, *, share: float = 0, most: int = LOOKED_AT) -> Measured:
     """Sizes and numbers of a random choice of the pictures; those that cannot be read are left to training to name."""
     chosen = torch.randperm(len(data), generator=generator(0))[:most].tolist()
     sizes, sides = [], []
@@ -176,7 +176,7 @@ def measured(data: DataSet, *, most: int = LOOKED_AT) -> Measured:
         raise ValueError(f"{data.root}: no object in any of the {len(chosen)} pictures that were looked at")
     return Measured(
         pictures=len(data),
-        originals=len({kin(record.name) for record in data}),
+        held_out=len(held_out(data, share)[1] or ()) if share else 0,
         short=int(np.median([min(size) for size in sizes])),
         long=int(np.median([max(size) for size in sizes])),
         most=max(len(one) for one in sides),
@@ -209,7 +209,7 @@ def fitting(found: Measured, source: Files, machine: Machine) -> Run[ms_rcnn.Con
     crop = (RandomCrop(size=(machine.crop, machine.crop), keep_one=True),) if cropped else ()
     colour = ColourJitter(brightness=0.2, contrast=0.2, saturation=0.2)
     most = max(LEAST_ROOM, _up_to_tens(floor(ROOM * found.most)))
-    learned = found.pictures * (1 if none_held_out(found.pictures, found.originals) else 1 - source.held_out)
+    learned = found.pictures - found.held_out
     epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, floor(machine.steps * machine.batch / learned + 0.5)))
     return Run(
         method="ms_rcnn",
@@ -269,14 +269,13 @@ def reasons(found: Measured, run: Run[ms_rcnn.Config], machine: Machine) -> list
         lines.append(f"learned from in crops of {machine.crop} x {machine.crop}, to spare memory and time")
     if source.val is not None:
         lines.append(f"judged by the split {source.val!r} of the data")
-    elif why := none_held_out(found.pictures, found.originals):
+    elif found.held_out:
+        lines.append(f"{found.held_out} of them are held out to judge by: the data has no split for that")
+    else:
+        why = f"there are fewer than {TOO_FEW}" if found.pictures < TOO_FEW else "all are tiles of one"
         lines.append(
             f"no picture is held out to judge by, {why}: there will be no AP; maskwise val judges the model on others"
         )
-    else:
-        tiles = ", all tiles of a picture or none" if found.originals < found.pictures else ""
-        share = f"{source.held_out:.0%} of the pictures are held out to judge by{tiles}"
-        lines.append(f"{share}: the data has no split for that")
     if found.empty:
         lines.append(f"{found.empty} of {found.looked_at} pictures show no object, and that is learned from, too")
     return lines

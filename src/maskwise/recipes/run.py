@@ -64,7 +64,7 @@ def _below_one(name: str, value: float) -> None:
 def _expression(name: str, value: str) -> None:
     try:
         re.compile(value)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{name}: {value!r} is no regular expression: {error}") from None
 
 
@@ -85,7 +85,7 @@ class Files:
     """Decides which pictures these are."""
     held_out_by: str | None = None
     """A regular expression: pictures in whose names it finds the same (`plant\\d+`; its first group, if it has one) are
-    all held out or none is. None: so it is with the tiles of a picture."""
+    all held out or none is. None: so it is with the tiles of a picture, by the names that `convert` gave them."""
     empty: bool = True
     """Learn from pictures without annotations too, where the format knows them before they are read (COCO). The
     published recipes on COCO do not."""
@@ -96,6 +96,8 @@ class Files:
         _below_one("held_out", self.held_out)
         if self.held_out_by is not None:
             _expression("held_out_by", self.held_out_by)
+            if not self.held_out:
+                raise ValueError("held_out_by: nothing is held out; say how much with held_out, and val null")
         if self.held_out and self.val is not None:
             raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 

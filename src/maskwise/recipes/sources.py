@@ -1,8 +1,9 @@
 """The data that a run names: opened, and in batches."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
@@ -13,7 +14,7 @@ from maskwise.data.formats.table import FORMATS
 from maskwise.data.loader import Loader
 from maskwise.data.open import candidates, detected, open_data
 from maskwise.data.source import FileSource, Source, as_one
-from maskwise.data.split import held_out
+from maskwise.data.split import held_out, only
 from maskwise.data.transforms import HorizontalFlip, VerticalFlip, compose
 from maskwise.recipes.run import Change, Data, Files, Run
 
@@ -24,6 +25,10 @@ HOLD_OUT = "--set data.source.train=null data.source.val=null data.source.held_o
 """What works where the data has no splits."""
 
 
+Split: TypeAlias = Mapping[str, Sequence[str]]
+"""Names of the pictures in `train` and in `val`."""
+
+
 class Sources(NamedTuple):
     train: Source
     val: Source | None
@@ -32,15 +37,15 @@ class Sources(NamedTuple):
     """Names of the pictures, where the splits are not the data's own."""
 
 
-def sources(data: Data) -> Sources:
-    """What is learned from, and what it is judged by."""
-    found = _sources(data)
+def sources(data: Data, split: Split | None = None) -> Sources:
+    """What is learned from, and what it is judged by: where a run held pictures out, as the split says that it left."""
+    found = _sources(data, split)
     if not data.as_one:
         return found
     return Sources(as_one(found.train), None if found.val is None else as_one(found.val), OBJECT, found.split)
 
 
-def _sources(data: Data) -> Sources:
+def _sources(data: Data, split: Split | None = None) -> Sources:
     source = data.source
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
@@ -51,7 +56,7 @@ def _sources(data: Data) -> Sources:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
     judged, names = None if source.val is None else _split(source, source.val, "val"), None
     if source.held_out:
-        learned, judged = _held_out(learned, source)
+        learned, judged = _held_out(learned, source, split)
         names = {name: [r.name for r in part or ()] for name, part in (("train", learned), ("val", judged))}
     if not len(learned):
         raise ValueError(f"{source.path}: no picture to learn from{'' if source.empty else ' has an annotation'}")
@@ -60,16 +65,23 @@ def _sources(data: Data) -> Sources:
     return Sources(FileSource(learned), FileSource(judged) if judged else None, learned.categories, names)
 
 
-def _held_out(data: DataSet, source: Files) -> tuple[DataSet, DataSet | None]:
-    return held_out(data, source.held_out, seed=source.held_out_seed, by=source.held_out_by)
+def _held_out(data: DataSet, source: Files, split: Split | None) -> tuple[DataSet, DataSet | None]:
+    """Pictures that have come since are in neither half."""
+    if split is None:
+        return held_out(data, source.held_out, seed=source.held_out_seed, by=source.held_out_by)
+    there = {record.name for record in data}
+    if gone := [name for part in ("train", "val") for name in split[part] if name not in there]:
+        raise ValueError(f"{source.path}: {gone[0]} is gone, which the run learned from or was judged by")
+    learned, judged = (only(data, split[part]) for part in ("train", "val"))
+    return learned, judged if len(judged) else None
 
 
-def without_those_learned_from(source: Files) -> DataSet:
+def without_those_learned_from(source: Files, split: Split | None = None) -> DataSet:
     """What a run that held pictures out was judged by."""
-    _, judged = _held_out(_split(source, source.train, "train"), source)
-    if judged is None:
-        raise ValueError(f"{source.path}: no picture was held out: say with --split what to judge by")
-    return judged
+    judged = _sources(Data(source=source), split).val
+    if not isinstance(judged, FileSource):
+        raise ValueError(f"{source.path}: no picture was held out: name others to judge by, with --data")
+    return judged.data
 
 
 def format_elsewhere(source: Files, path: str) -> str | None:
