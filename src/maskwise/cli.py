@@ -38,7 +38,8 @@ COMMANDS = {
 
 EXIT_CODES = """\
 Exit codes: 0 done; 1 something is wrong with the data, or training could not go on; 2 wrong usage or unreadable input;
-3 done, but some files could not be read; 130 interrupted; 143 stopped by a signal, to be resumed (serve: 0)."""
+3 done, but some files could not be read or some steps of training were passed over; 130 interrupted;
+143 stopped by a signal, to be resumed (serve: 0)."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,7 +26,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from maskwise.checkpoint import clear_half_written, write_bytes
 from maskwise.data.failures import cut_half_line, read_rows
-from maskwise.data.formats import json_file
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.validation import Validation
 from maskwise.terminal import plain
@@ -34,20 +33,9 @@ from maskwise.version import __version__
 
 Row = Mapping[str, Any]
 
-REPORT, RESULTS, SPLIT, BOARD = "eval/report.json", "eval/results.json", "split.json", "tensorboard"
+REPORT, RESULTS, BOARD = "eval/report.json", "eval/results.json", "tensorboard"
 VALIDATION = "val/"
 """What the names of a validation's numbers begin with."""
-
-
-def split_of(folder: Path) -> dict[str, list[str]] | None:
-    """Names of the pictures that a run learned from and that judged it, where it held some out itself."""
-    file = folder / SPLIT
-    if not file.is_file():
-        return None
-    names = json_file.load(file)
-    if not isinstance(names, dict) or not all(isinstance(names.get(part), list) for part in ("train", "val")):
-        raise ValueError(f"{file}: expected lists of names, train and val")
-    return names
 
 
 def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:

@@ -36,9 +36,9 @@ from maskwise.models import folder
 from maskwise.models.published import find
 from maskwise.predict import Options, Result, Source, predict, refuse_option
 from maskwise.predictions.pictures import Bytes, File, Given, Picture
+from maskwise.recipes import judging
 from maskwise.recipes.chosen import chosen
-from maskwise.recipes.run import Change, Files, Run
-from maskwise.recipes.sources import opened_split
+from maskwise.recipes.run import Change, Run
 from maskwise.recipes.stored import from_json, refuse_unknown
 from maskwise.report import judged
 from maskwise.report.page import check_free
@@ -82,6 +82,8 @@ class Model:
     view: tuple[Change, ...]
     """How a picture is prepared."""
     device: torch.device
+    run: Path | None = None
+    """The folder of the run that trained it, where the model is in it."""
     _wider: dict[int, "Model"] = field(default_factory=dict, init=False, repr=False, compare=False)
     """The last one that `up_to` made, by its limit: it takes seconds."""
 
@@ -142,6 +144,7 @@ class Model:
     ) -> Validation:
         """How good the model is on a data set: AP of boxes and masks, and how far its quality can be trusted.
 
+        Of the data of its own run, `split` not given, what that was judged by: a split, or what it held out.
         `max_dets`: the best detections of a picture and class that count, as in COCO's rules; `max_det` of `predict`
         is about all classes of a picture together. `report`: a page to write it to, with pictures (docs/reports.md);
         `exist_ok`: also over a file that is there.
@@ -151,9 +154,9 @@ class Model:
             refuse_option("val", name, known, {"max_det": "max_dets"})
         if report is not None:
             check_free(Path(report), exist_ok=exist_ok)
-        opened = opened_split(Files(path=str(data), format=format), split)
+        opened, shown = judging.files(str(data), judging.known_of(self.run), split=split, format=format)
         source = FileSource(opened)
-        comparison, failures = compare(self, source, opened.categories, data=str(data), batch=batch, workers=workers)
+        comparison, failures = compare(self, source, opened.categories, data=shown, batch=batch, workers=workers)
         for failure in failures:
             log.warning("left out: %s", failure)
         if report is not None:
@@ -253,7 +256,8 @@ def load(source: str | Path = "nuclei", *, device: str = "auto", methods: Mappin
         view = from_json(tuple[Change, ...], [dict(step) for step in about.view], "view")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Model(name=str(source), module=module.eval().to(on), about=about, view=view, device=on)
+    run = judging.run_folder(path)
+    return Model(name=str(source), module=module.eval().to(on), about=about, view=view, device=on, run=run)
 
 
 def train_model(

@@ -30,10 +30,11 @@ from maskwise.evaluate import validation
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import numbered_pairs
-from maskwise.logbook import REPORT, RESULTS, SPLIT, VALIDATION, Logbook, clear, environment, prepare, split_of
+from maskwise.logbook import REPORT, RESULTS, VALIDATION, Logbook, clear, environment, prepare
 from maskwise.methods import METHODS, Entry, Method, staged
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
+from maskwise.recipes.judging import SPLIT, split_of
 from maskwise.recipes.run import Files, Run, differences
 from maskwise.recipes.sources import Sources, loader, sources
 from maskwise.report import run_folder

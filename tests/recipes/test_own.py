@@ -13,7 +13,9 @@ from maskwise.commands import val
 from maskwise.data.open import open_data
 from maskwise.data.split import held_out
 from maskwise.data.transforms import Enlarge, RandomCrop, Resize
+from maskwise.model import load
 from maskwise.recipes import own
+from maskwise.recipes.judging import Known
 from maskwise.recipes.own import LARGE, SMALL, Measured, fitting, measured, reasons, scale
 from maskwise.recipes.run import Data, Files
 from maskwise.recipes.sources import sources, without_those_learned_from
@@ -124,7 +126,7 @@ def test_a_run_is_judged_by_what_it_held_out_also_where_its_own_data_is_named(tm
     run = tiny_run()
     run = replace(run, data=replace(run.data, source=Files(path=str(data), train=None, val=None, held_out=0.2)))
     by_default, named, all_of_it = (
-        val._opened(given, split, run, None).source
+        val._opened(given, split, Known(run.data.source), None).source
         for given, split in ((None, None), (str(data / "images" / ".."), None), (str(data), "train"))
     )
     names = [[source[i].name for i in range(len(source))] for source in (by_default, named, all_of_it)]
@@ -137,28 +139,31 @@ def test_a_run_is_judged_by_what_it_held_out_whatever_came_since(tmp_path, monke
     """A picture that it learned from must not judge it: the names in `split.json` decide, not a draw among more."""
     folder, run = tmp_path / "run", tiny_run(epochs=1)
 
-    def judged(recipe, model):
-        run, kept = val._run(recipe, str(model), None)
-        source = val._opened(None, None, run, None, kept).source
+    def judged(recipe=None):
+        source = val._opened(None, None, val._known(recipe, model, None), None).source
         return [source[i].name for i in range(len(source))]
 
     data = whole(tmp_path, 10)
     run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None, held_out=0.2)))
-    train(run, folder, methods=METHODS)
+    model = load(train(run, folder, methods=METHODS), methods=METHODS)
     kept = json.loads((folder / "split.json").read_text())["val"]
     shutil.rmtree(data)
     write_scenes(data, train=30, val=0)
     monkeypatch.setattr("maskwise.recipes.chosen.saved", lambda *_, **__: run)
-    for recipe, model in ((None, folder), (str(folder), "nuclei"), (str(folder / "run.json"), "nuclei")):
-        assert judged(recipe, model) == kept
+    monkeypatch.chdir(tmp_path)
+    for recipe in (None, str(folder), str(folder / "run.json")):
+        assert judged(recipe) == kept
+    assert model.val("photos").masks.images == 2
+    assert model.val(data, split="train").masks.images == 30
+    assert model.val(write_scenes(tmp_path / "others", train=3)).masks.images == 3
     assert "there is no AP" not in write(folder).read_text(encoding="utf-8")
     shutil.rmtree(data)
     write_scenes(data, train=3, val=0)
     with pytest.raises(ValueError, match=r"train-00\d\.png is gone, which the run learned from or was judged by"):
-        judged(None, folder)
+        judged()
     (folder / "split.json").write_text("[]")
     with pytest.raises(ValueError, match=r"split\.json: expected lists of names, train and val"):
-        judged(None, folder)
+        judged()
 
 
 def test_pictures_without_an_object_do_not_change_what_judges(tmp_path):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 from rich.console import Console
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from maskwise.evaluate.objects import Comparison
     from maskwise.evaluate.validation import Validation
     from maskwise.model import Model
-    from maskwise.recipes.run import Files, Run, Synthetic
-    from maskwise.recipes.sources import Split
+    from maskwise.recipes.judging import Known
+    from maskwise.recipes.run import Synthetic
 
 INCOMPLETE = 3
 """Exit code where some pictures could not be read."""
@@ -84,8 +84,7 @@ def val(
     given = judged.about.config.get("max_instances", max_dets)
     if given < max_dets:
         print(f"this model gives at most {given} instances of a picture, --max-dets {max_dets} or not", file=sys.stderr)
-    run, held_out = _run(recipe, model, data)
-    source, categories, shown = _opened(data, split, run, count, held_out)
+    source, categories, shown = _opened(data, split, _known(recipe, judged, data), count)
     comparison, failures = compare(
         judged, source, categories, data=shown, batch=batch, workers=workers, watched=_watched
     )
@@ -142,48 +141,40 @@ class _Judged(NamedTuple):
     shown: str
 
 
-def _run(recipe: str | None, model: str, data: str | None) -> "tuple[Run[Any] | None, Split | None]":
-    """What is asked for by its name, else the run that trained the model, where its folder is at hand; and what that
-    held out."""
-    from maskwise.logbook import split_of
-    from maskwise.recipes.chosen import RUN_FILE, chosen, needs_data, saved
+def _known(recipe: str | None, model: "Model", data: str | None) -> "Known":
+    """Of the recipe or run that is asked for, else of the run that trained the model."""
+    from maskwise.recipes.chosen import chosen, needs_data
+    from maskwise.recipes.judging import Known, known_of, split_of
     from maskwise.recipes.table import RECIPES
 
+    if recipe is None:
+        return known_of(model.run)
     if recipe in RECIPES:
-        return chosen(recipe, data=data if needs_data(RECIPES[recipe]) else None), None
-    if recipe is not None:
-        path = Path(recipe)
-        return chosen(recipe), split_of(path if path.is_dir() else path.parent)
-    path = Path(model)
-    folder = path.parent.parent if path.is_file() else path
-    return (saved(folder / RUN_FILE), split_of(folder)) if (folder / RUN_FILE).is_file() else (None, None)
+        return Known(chosen(recipe, data=data if needs_data(RECIPES[recipe]) else None).data.source)
+    path = Path(recipe)
+    return Known(chosen(recipe).data.source, split_of(path if path.is_dir() else path.parent))
 
 
-def _opened(
-    data: str | None,
-    split: str | None,
-    run: "Run[Any] | None",
-    count: int | None,
-    held_out: "Split | None" = None,
-) -> _Judged:
-    """The data that is named, else what the run is judged by: its own data is that, also where it is named."""
+def _opened(data: str | None, split: str | None, known: "Known", count: int | None) -> _Judged:
+    """The data that is named, else what the run is judged by."""
+    from maskwise.data.source import FileSource
     from maskwise.data.synthetic.scenes import Scenes
+    from maskwise.recipes.judging import files
     from maskwise.recipes.run import Files, Synthetic
-    from maskwise.recipes.sources import format_elsewhere
 
-    known = None if run is None else run.data.source
+    own = known.source
     if data == SCENES and not Path(SCENES).exists():
-        source = known if isinstance(known, Synthetic) else Synthetic(scenes=Scenes())
-    elif data is None or (isinstance(known, Files) and Path(data).resolve() == Path(known.path).resolve()):
-        source = known
-    else:
-        format = format_elsewhere(known, data) if isinstance(known, Files) else None
-        source = Files(path=data, format=format, val=None)
-    if source is None:
+        return _scenes(own if isinstance(own, Synthetic) else Synthetic(scenes=Scenes()), count, split)
+    if data is None and isinstance(own, Synthetic):
+        return _scenes(own, count, split)
+    if data is None and isinstance(own, Files):
+        data = own.path
+    if data is None:
         raise ValueError("nothing to judge by: say --data PATH, --data scenes, or --recipe RECIPE")
-    if isinstance(source, Synthetic):
-        return _scenes(source, count, split)
-    return _files(source, count, split, held_out)
+    if count is not None:
+        raise ValueError("--count is for scenes; files are all judged")
+    opened, shown = files(data, known, split=split)
+    return _Judged(FileSource(opened), opened.categories, shown)
 
 
 def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judged:
@@ -194,19 +185,6 @@ def _scenes(source: "Synthetic", count: int | None, split: str | None) -> _Judge
     count = SCENES_BY_DEFAULT if count is None else count
     samples = source.scenes.samples(count, start=FIRST_TEST_SCENE)
     return _Judged(samples, source.scenes.categories, f"{count} scenes")
-
-
-def _files(source: "Files", count: int | None, split: str | None, held_out: "Split | None") -> _Judged:
-    from maskwise.data.source import FileSource
-    from maskwise.recipes.sources import opened_split, without_those_learned_from
-
-    if count is not None:
-        raise ValueError("--count is for scenes; files are all judged")
-    if source.held_out and split is None:
-        opened = without_those_learned_from(source, held_out)
-        return _Judged(FileSource(opened), opened.categories, f"{source.path}, what was held out")
-    opened = opened_split(source, split or source.val)
-    return _Judged(FileSource(opened), opened.categories, f"{source.path} {opened.split}".rstrip())
 
 
 def _watched(batches: "Iterable[Batch]", total: int) -> "Iterator[Batch]":

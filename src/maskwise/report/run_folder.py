@@ -12,10 +12,9 @@ from maskwise.evaluate.coco import COCO, Settings
 from maskwise.evaluate.objects import Comparison, Pair, order_of_id
 from maskwise.evaluate.structures import pair, truth_of
 from maskwise.evaluate.validation import image_id, limited
-from maskwise.logbook import REPORT, RESULTS, split_of
-from maskwise.recipes.run import Data
+from maskwise.logbook import REPORT, RESULTS
+from maskwise.recipes.judging import data_of, split_of
 from maskwise.recipes.sources import Sources, sources
-from maskwise.recipes.stored import from_json
 from maskwise.report import history, judged, page
 from maskwise.report.judged import name_of
 
@@ -29,8 +28,7 @@ def write(folder: Path | str, *, out: Path | None = None, opened: Sources | None
     more.
     """
     folder = Path(folder)
-    run = _object(folder / "run.json")
-    opened = opened or sources(from_json(Data, run.get("data"), "run.data"), split_of(folder))
+    opened = opened or sources(data_of(folder), split_of(folder))
     path = folder / NAME if out is None else out
     told = {"title": title(folder), "history": history.read(folder), "about": about(folder)}
     if (why := _unjudged(folder, opened)) is not None:

@@ -64,7 +64,7 @@ def serve(
         port: 0 takes any free one
         device: auto, cpu, cuda, cuda:1, mps
         key_file: file with a key that requests must carry, as Authorization: Bearer KEY
-        allow_host: further names that the server may be called by, for proxies; on loopback others are refused
+        allow_host: names that the server may be called by, for proxies; others are refused, but for its own on loopback
         max_pixels: of a picture
         max_body: mebibytes of a request
         max_files: pictures in a request

@@ -1,0 +1,75 @@
+"""What judges a model: the data that is named, or, of its own run's data, what it has not learned from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from maskwise.data.dataset import DataSet
+from maskwise.data.formats import json_file
+from maskwise.recipes.chosen import RUN_FILE
+from maskwise.recipes.run import Data, Files, Synthetic
+from maskwise.recipes.sources import Split, format_elsewhere, opened_split, without_those_learned_from
+from maskwise.recipes.stored import from_json
+
+SPLIT = "split.json"
+
+
+class Known(NamedTuple):
+    """Of the run of a model."""
+
+    source: Files | Synthetic | None = None
+    held_out: Split | None = None
+    """Which pictures, by their names, where they are at hand."""
+
+
+class ToJudge(NamedTuple):
+    data: DataSet
+    shown: str
+    """What it is, for people."""
+
+
+def run_folder(model: Path) -> Path | None:
+    """Of the run that trained the model in this file or folder, where it is in it."""
+    folder = model.parent.parent if model.is_file() else model
+    return folder.resolve() if (folder / RUN_FILE).is_file() else None
+
+
+def data_of(folder: Path) -> Data:
+    """What a run learns from and is judged by."""
+    file = folder / RUN_FILE
+    content = json_file.load(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: no run: expected an object, got {type(content).__name__}")
+    try:
+        return from_json(Data, content.get("data"), "run.data")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def split_of(folder: Path) -> Split | None:
+    """Names of the pictures that a run learned from and that judged it, where it held some out itself."""
+    file = folder / SPLIT
+    if not file.is_file():
+        return None
+    names = json_file.load(file)
+    if not isinstance(names, dict) or not all(isinstance(names.get(part), list) for part in ("train", "val")):
+        raise ValueError(f"{file}: expected lists of names, train and val")
+    return names
+
+
+def known_of(folder: Path | None) -> Known:
+    return Known() if folder is None else Known(data_of(folder).source, split_of(folder))
+
+
+def files(data: str, known: Known, *, split: str | None = None, format: str | None = None) -> ToJudge:
+    """The run's own data is what it is judged by, also where that is named."""
+    own = known.source
+    if isinstance(own, Files) and Path(data).resolve() == Path(own.path).resolve():
+        source = replace(own, format=format or own.format)
+    else:
+        format = format or (format_elsewhere(own, data) if isinstance(own, Files) else None)
+        source = Files(path=data, format=format, val=None)
+    if source.held_out and split is None:
+        return ToJudge(without_those_learned_from(source, known.held_out), f"{source.path}, what was held out")
+    opened = opened_split(source, split or source.val)
+    return ToJudge(opened, f"{source.path} {opened.split}".rstrip())
