@@ -15,6 +15,7 @@ from maskwise.data.split import held_out
 from maskwise.data.transforms import Enlarge, RandomCrop, Resize
 from maskwise.model import load
 from maskwise.recipes import own
+from maskwise.recipes.chosen import chosen
 from maskwise.recipes.judging import Known
 from maskwise.recipes.own import LARGE, SMALL, Measured, fitting, measured, reasons, scale
 from maskwise.recipes.run import Data, Files
@@ -94,6 +95,16 @@ def test_the_run_follows_from_what_was_measured():
     assert kinds(large.data.view) == [Resize]
     assert large.config.backbone == "resnet50"
     assert large.config.anchor_scale == 8
+
+
+def test_what_is_chosen_suits_the_device_that_is_named(tmp_path, monkeypatch):
+    """A GPU that is there and not asked for chooses nothing."""
+    data, networks = str(whole(tmp_path, 6)), []
+    for there, device in ((True, None), (True, "cpu"), (True, "mps"), (False, "auto"), (False, "cuda:1")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
+        run = chosen("own", data=data, device=device)
+        networks.append((run.config.backbone == LARGE.backbone, run.device))
+    assert networks == [(True, "auto"), (False, "cpu"), (False, "mps"), (False, "auto"), (True, "cuda:1")]
 
 
 def test_every_choice_is_said():

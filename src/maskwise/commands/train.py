@@ -82,7 +82,7 @@ def train(
     wanted = tuple(chain(*changes))
     if model is not None and any(change.startswith("config.") for change in wanted):
         raise ValueError("a model has its own config: --set config.... and --model exclude each other")
-    run = _adjusted(_chosen(recipe, data), epochs, batch, seed, device, wanted)
+    run = _adjusted(_chosen(recipe, data, device), epochs, batch, seed, wanted)
     if dry_run:
         print_json((run if model is None else _from_model(run, model)).to_json())
         return 0
@@ -123,10 +123,10 @@ def _from_model(run: "Run[Any]", model: str) -> "Run[Any]":
     return beginning_with(load(model, device="cpu"), run)
 
 
-def _chosen(recipe: str, data: str | None) -> "Run[Any]":
+def _chosen(recipe: str, data: str | None, device: str | None) -> "Run[Any]":
     from maskwise.recipes.chosen import chosen
 
-    return chosen(recipe, data=data)
+    return chosen(recipe, data=data, device=device)
 
 
 def _adjusted(
@@ -134,7 +134,6 @@ def _adjusted(
     epochs: int | None,
     batch: int | None,
     seed: int | None,
-    device: str | None,
     changes: tuple[str, ...],
 ) -> "Run[Any]":
     """The short options, then `--set`, which has the last word."""
@@ -144,8 +143,7 @@ def _adjusted(
         run = replace(run, schedule=stretched(run.schedule, epochs))
     if batch is not None:
         run = replace(run, data=replace(run.data, batch=batch))
-    run = replace(run, seed=run.seed if seed is None else seed, device=run.device if device is None else device)
-    return changed(run, changes)
+    return changed(run if seed is None else replace(run, seed=seed), changes)
 
 
 def _folder(recipe: str, data: str | None, *, resume: bool, takes_free: bool) -> Path:

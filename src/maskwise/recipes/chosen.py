@@ -21,11 +21,19 @@ from maskwise.recipes.table import RECIPES, Recipe
 RUN_FILE = "run.json"
 
 
-def chosen(name: str, *, data: str | None = None, methods: Mapping[str, Entry] = METHODS) -> Run[Any]:
-    """A recipe on the data, or the run that was saved in a file or in the folder of a run."""
+def chosen(
+    name: str, *, data: str | None = None, device: str | None = None, methods: Mapping[str, Entry] = METHODS
+) -> Run[Any]:
+    """A recipe on the data, or the run that was saved in a file or in the folder of a run; on the device that is named,
+    which the recipe `own` also chooses by."""
+    run = _chosen(name, data, device, methods)
+    return run if device is None else replace(run, device=device)
+
+
+def _chosen(name: str, data: str | None, device: str | None, methods: Mapping[str, Entry]) -> Run[Any]:
     path = Path(name)
     if name in RECIPES:
-        return _of_recipe(name, RECIPES[name], data)
+        return _of_recipe(name, RECIPES[name], data, device)
     if path.suffix != ".json" and not path.is_dir():
         refuse_unknown("recipes", "recipe", [name], list(RECIPES))
     return _on(saved(path / RUN_FILE if path.is_dir() else path, methods=methods), name, data)
@@ -55,11 +63,12 @@ def summary(recipe: Recipe) -> str:
     return text.partition("\n")[0]
 
 
-def _of_recipe(name: str, recipe: Recipe, data: str | None) -> Run[Any]:
+def _of_recipe(name: str, recipe: Recipe, data: str | None, device: str | None) -> Run[Any]:
     if needs_data(recipe):
         if data is None:
             raise ValueError(f"{name} learns from files: say where they are, with data=..., in a shell --data PATH")
-        return recipe(data=data)
+        suits_a_device = device is not None and "device" in inspect.signature(recipe).parameters
+        return recipe(data=data, device=device) if suits_a_device else recipe(data=data)
     if data is not None:
         raise ValueError(f"{name} makes its own data; data={data!r} has no meaning for it")
     return recipe()

@@ -5,7 +5,7 @@ maskwise train own --data photos --dry-run        what would be chosen, in full
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 from pathlib import Path
 
@@ -129,12 +129,13 @@ class Measured:
     looked_at: int
 
 
-def own(data: str) -> Run[ms_rcnn.Config]:
+def own(data: str, device: str = "auto") -> Run[ms_rcnn.Config]:
     """Mask Scoring R-CNN with what suits your pictures and objects; the log says what it chose and why."""
     source = _source(data)
     sizes = measured(open_data(data, format=source.format, split=source.train), share=source.held_out)
-    machine = LARGE if torch.cuda.is_available() else SMALL
-    run = fitting(sizes, source, machine)
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    machine = LARGE if on_gpu else SMALL
+    run = replace(fitting(sizes, source, machine), device=device)
     for line in reasons(sizes, run, machine):
         log.info("  %s", line)
     return run
