@@ -129,6 +129,8 @@ def test_predictions_in_a_data_set_are_read_back(dataset):
     assert instances.mask_scores.tolist() == [0.5, 0.25]
     assert instances.scores.tolist() == [0.5, 0.5]
     assert instances.quality.tolist() == [1, 0.75]
+    data = dataset([entry(1, score=0.25), entry(2)])
+    assert (data[0].labelled().scores, found(data)) == (None, [("image a.png", "missing-scores", "warning")])
 
 
 # --- what is wrong
@@ -244,6 +246,16 @@ def test_annotations_of_nothing_known_are_listed(dataset):
         ("annotations[6]", "bad-entry", "error"),
     ]
     assert data[0].labelled().ids == (1, 1)
+
+
+@pytest.mark.parametrize("field", ["segmentation", "bbox", "keypoints"])
+def test_lists_that_are_nested_too_deep_cost_only_their_annotation(dataset, field):
+    deep: list = []
+    for _ in range(600):
+        deep = [deep]
+    data = dataset([entry(1), entry(2, **{field: deep})])
+    assert found(data) == [("annotation 2", "bad-entry", "error")]
+    assert data[0].labelled().ids == (1,)
 
 
 def test_annotations_without_id_are_named_by_their_place(dataset):

@@ -1,5 +1,6 @@
-"""Large pictures are written as tiles, from every format to every format."""
+"""What conversion does with pictures: none is lost, and large ones become tiles, from every format to every format."""
 
+import json
 import tracemalloc
 from functools import partial
 
@@ -248,3 +249,71 @@ def test_what_stops_in_the_middle_leaves_no_index(source, tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         convert(data, tmp_path / "out", "coco", tiling=TILING)
     assert not list((tmp_path / "out").glob("*.json"))
+
+
+@pytest.fixture
+def roboflow(tmp_path):
+    """An annotation file of a split in a folder of its own, with 0001.png in one colour."""
+
+    def write(split: str, colour: int):
+        (tmp_path / "rf" / split).mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / "rf" / split / "0001.png", np.full((6, 8, 3), colour, np.uint8))
+        images = [{"id": 1, "file_name": "0001.png", "height": 6, "width": 8}]
+        content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+        path = tmp_path / "rf" / split / "_annotations.coco.json"
+        path.write_text(json.dumps(content))
+        return open_data(path)
+
+    return write
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_picture_of_another_split_is_not_replaced(roboflow, tmp_path, link):
+    out = tmp_path / "out"
+    convert(roboflow("train", 10), out, "coco", link=link)
+    message = r"out/0001\.png is a picture of .*out/train\.json, and .*rf/valid/0001\.png is another"
+    with pytest.raises(ValueError, match=message):
+        convert(roboflow("valid", 20), out, "coco", link=link)
+    assert read_image(out / "0001.png").max() == 10
+    assert not (out / "valid.json").exists()
+
+
+def test_a_split_is_written_over_itself_and_beside_equal_pictures(roboflow, tmp_path):
+    out = tmp_path / "out"
+    for colour in (10, 20):
+        convert(roboflow("train", colour), out, "coco")
+    convert(roboflow("valid", 20), out, "coco")
+    assert read_image(out / "0001.png").max() == 20
+    assert {path.name for path in out.iterdir()} == {"0001.png", "train.json", "valid.json"}
+
+
+def test_a_picture_that_a_file_of_another_layout_lists_is_not_replaced(roboflow, tmp_path):
+    out = tmp_path / "out"
+    convert(roboflow("train", 10), out, "coco")
+    (out / "annotations").mkdir()
+    (out / "train.json").rename(out / "annotations/instances_train2017.json")
+    (out / "notes.json").write_text('{"categories": 3}')
+    with pytest.raises(ValueError, match=r"is a picture of .*instances_train2017\.json"):
+        convert(roboflow("train", 20), out, "coco")
+    assert read_image(out / "0001.png").max() == 10
+
+
+@pytest.mark.parametrize("format", ["coco", "labelme"])
+def test_nothing_is_written_into_the_data_set_that_is_read(tmp_path, picture, format):
+    root = tmp_path / "d"
+    item = Item(name="images/a.png", size=SIZE, labelled=objects(SIZE), image=picture(tmp_path / "a.png", SIZE))
+    FORMATS["coco"].write(root, CATEGORIES, [item])
+    before = picture(root / "train/a.png", (3, 3)).read_bytes()
+    for source in (root, root / "train.json"):
+        with pytest.raises(ValueError, match="write over the data set that is read"):
+            convert(open_data(source), root, format)
+    assert (root / "train/a.png").read_bytes() == before
+
+
+def test_links_become_copies_and_copies_links_when_that_is_asked_for(roboflow, tmp_path):
+    data, target = roboflow("train", 10), tmp_path / "out/0001.png"
+    for link in (True, True, False, False, True):
+        convert(data, tmp_path / "out", "coco", link=link)
+        assert target.is_symlink() == link
+        assert target.read_bytes() == data[0].path.read_bytes()
+        assert not data[0].path.is_symlink()

@@ -435,3 +435,17 @@ def test_names_as_long_as_a_file_system_takes_are_linked(tmp_path, picture):
     assert put_picture(item, target) == [target]
     assert target.readlink() == image.resolve()
     assert [path.name for path in target.parent.iterdir()] == [image.name]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_picture_that_lies_there_already_is_never_linked_to_itself(tmp_path, picture, link):
+    image = picture(tmp_path / "a.png")
+    before, alias = image.read_bytes(), tmp_path / "b.png"
+    alias.symlink_to(image)
+    for source in (image, alias):
+        item = Item(name="a.png", size=(6, 8), labelled=Targets.none((6, 8)), image=source, link=link)
+        assert put_picture(item, image) == []
+    assert put_picture(item, alias) == []
+    assert image.read_bytes() == before
+    assert not image.is_symlink()
+    assert alias.is_symlink()

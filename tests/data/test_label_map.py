@@ -1,4 +1,5 @@
 import csv
+import json
 import pickle
 
 import numpy as np
@@ -66,6 +67,40 @@ def test_a_spelling_belongs_to_the_picture_that_it_fits_best(tmp_path, picture):
     data = label_map.read(tmp_path)
     classes = {r.name: data.categories.name(int(r.labelled().targets.labels[0])) for r in data}
     assert (classes, data.problems) == ({"images/a.png": "x", "images/images/a.png": "y"}, ())
+
+
+@pytest.fixture
+def shared(tmp_path, picture):
+    """Two splits below one folder of pictures, each with one picture of one instance."""
+    for key in ("train/a", "val/b"):
+        picture(tmp_path / f"images/{key}.png", (1, 1))
+        put(tmp_path / f"masks/{key}.png", [[1]])
+    return tmp_path
+
+
+@pytest.mark.parametrize("spelling", ["images/train/a.png", "train/a.png", "train/a", "a.png", "a"])
+def test_a_table_may_name_the_split_of_a_picture(shared, spelling):
+    table(shared, "image,id,category", f"{spelling},1,x")
+    data = label_map.read(shared, split="train")
+    assert (data.problems, data.categories.names, data[0].labelled().ids) == ((), ("x",), (1,))
+
+
+def test_splits_may_share_a_table(shared):
+    table(shared, "image,id,category", "images/train/a.png,1,x", "val/b.png,1,y", "c.png,1,x")
+    for split, label in (("train", 0), ("val", 1)):
+        data = label_map.read(shared, split=split)
+        assert [str(p) for p in data.problems] == [
+            "labels.csv: 'c.png' is no picture of this data set; its lines were left out [unknown-image]"
+        ]
+        assert data[0].labelled().targets.labels.tolist() == [label]
+
+
+def test_a_table_of_one_split_does_not_speak_about_another(tmp_path, picture):
+    for home, key in (("train", "a"), ("val", "b")):
+        picture(tmp_path / f"{home}/images/{key}.png", (1, 1))
+        put(tmp_path / f"{home}/masks/{key}.png", [[1]])
+    table(tmp_path / "train", "image,id,category", "a.png,1,x", "b.png,1,y")
+    assert rules(label_map.read(tmp_path, split="train").problems) == ["unknown-image"]
 
 
 LAYOUTS = {
@@ -184,9 +219,25 @@ def test_bad_lines_are_named(example):
         ("line 3", "bad-number"),
         ("line 4", "bad-number"),
         ("line 6", "duplicate-id"),
-        ("line 7", "bad-number"),
     ]
     assert data[0].labelled().ids == (300,)
+
+
+def test_a_line_without_a_score_costs_only_the_scores_of_its_picture(example, picture):
+    picture(example / "images/b.png", (1, 2))
+    put(example / "masks/b.png", [[1, 2]])
+    table(example, "image,id,score,quality", "a,1,,", "a,2, ,x", "a,300,,", "b,1,.5,1", "b,2,.25,1")
+    data = label_map.read(example)
+    first, second = (record.labelled() for record in data)
+    assert (data.problems, first.ids, first.scores, first.problems) == ((), (1, 2, 300), None, ())
+    assert second.scores.scores.tolist() == [0.5, 0.25]
+    table(example, "image,id,score", "a,1,.5", "a,2,", "a,300,1")
+    first = label_map.read(example)[0].labelled()
+    assert (first.ids, first.scores) == ((1, 2, 300), None)
+    assert [str(p) for p in first.problems] == [
+        "masks/a.png: 1 of 3 instances have no score; the scores of the others were left out [missing-scores]"
+    ]
+    assert first.problems[0].severity == "warning"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +260,13 @@ def test_a_table_that_cannot_be_read_is_an_error(example, text, reason):
 def test_broken_categories_are_an_error(example, text):
     (example / "categories.json").write_text(text)
     with pytest.raises(ValueError, match=r"categories\.json: "):
+        label_map.read(example)
+
+
+@pytest.mark.parametrize("names", ["dog", ["dog", 3], {"dog": 1}, None])
+def test_names_of_categories_are_a_list_of_texts(example, names):
+    (example / "categories.json").write_text(json.dumps({"names": names}))
+    with pytest.raises(ValueError, match=r"categories\.json: 'names' must be a list of texts, got "):
         label_map.read(example)
 
 

@@ -150,7 +150,9 @@ def test_scores_ride_in_the_description(dataset):
     assert read.scores.scores.tolist() == pytest.approx([0.5, 0.001])
     assert read.scores.quality.tolist() == [0.25, 0.5]
     assert read.scores.mask_scores.tolist() == pytest.approx([0.125, 0.0005])
-    assert dataset([first, shape(description="score=high")])[0].labelled().scores is None
+    data = dataset([first, shape(description="score=high")])
+    assert data[0].labelled().scores is None
+    assert found(data) == [("", "missing-scores", "warning")]
 
 
 # --- files

@@ -61,7 +61,9 @@ def test_an_odd_count_ends_in_a_confidence(dataset):
     instances = read.instances()
     assert instances.mask_scores.tolist() == [0.5, 0.25]
     assert (instances.labels.tolist(), instances.quality.tolist()) == ([0, 1], [1, 1])
-    assert dataset(f"1 {SQUARE} 0.25\n0 {SQUARE}\n")[0].labelled().scores is None
+    data = dataset(f"1 {SQUARE} 0.25\n0 {SQUARE}\n")
+    assert data[0].labelled().scores is None
+    assert rules(data) == [("", "missing-scores", "warning")]
 
 
 @pytest.mark.parametrize(

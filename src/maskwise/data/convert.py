@@ -48,8 +48,8 @@ def convert(
     Where a picture is missing its annotations are kept if they say how large it is.
     """
     home = data.root.parent if data.root.is_file() else data.root
-    if format == data.format and out.resolve() == home.resolve():
-        raise ValueError(f"{out}: this would write over the data set that is read; choose another place")
+    if out.resolve() == home.resolve():
+        raise ValueError(f"{out}: this could write over the data set that is read; choose another place")
     if max_pixels < 1:
         raise ValueError(f"max-pixels: expected 1 or more, got {max_pixels}")
     if tiling is not None:

@@ -8,6 +8,7 @@ that of the mask, as everywhere in COCO, or what the file that is converted stat
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +27,9 @@ from maskwise.data.formats.coco_index import (
     read_rows,
     usable_images,
 )
-from maskwise.data.formats.folders import relative
+from maskwise.data.formats.folders import relative, visible
 from maskwise.data.formats.painting import unheld
-from maskwise.data.formats.pictures import claim, put_picture
+from maskwise.data.formats.pictures import claim, put_picture, shows_another
 from maskwise.outlines import Polygon
 from maskwise.rle import RLE
 from maskwise.structures import Instances, Targets
@@ -75,15 +76,19 @@ def write(
     split: str = "train",
     segmentation: Segmentation = "rle",
 ) -> Written:
-    """`<split>.json` in the root, pictures under their names.
+    """`<split>.json` in the root, pictures under their names, which no picture of another split may have.
 
     'rle' is compressed run lengths. 'polygon' is for tools that read nothing else: the exact outlines of objects
     without holes; crowds and objects with holes remain run lengths. Both read back to the same masks.
     """
     losses: Counter[str] = Counter()
     files, taken, images, annotations = [], {}, [], []
+    others = cache(partial(_others, root, split))  # asked only when a picture would be replaced by another
     for place, item in enumerate(items):
-        files += put_picture(item, root / claim(taken, item.name, item))
+        target = root / claim(taken, item.name, item)
+        if shows_another(item, target) and (other := others().get(target)):
+            raise ValueError(f"{target} is a picture of {other}, and {item.image} is another; choose another place")
+        files += put_picture(item, target)
         image = {"id": item.id, "file_name": item.name, "height": item.size[0], "width": item.size[1]}
         images.append(image)
         rows = _annotations(item, categories, segmentation)
@@ -96,6 +101,24 @@ def write(
         row["image_id"] = images[row["image_id"]]["id"]
     content = {"images": images, "annotations": annotations, "categories": _categories(categories)}
     return Written((*files, json_file.save(root / f"{split}.json", content)), +losses)
+
+
+def _others(root: Path, split: str) -> dict[Path, Path]:
+    """Pictures that other files in the root list, and these files: all splits share one folder of pictures."""
+    files = {*annotation_files(root).values(), *filter(is_coco, visible(root))} - {root / f"{split}.json"}
+    return {picture: path for path in sorted(files) for picture in _listed(root, path)}
+
+
+def _listed(root: Path, path: Path) -> list[Path]:
+    content = json_file.load(path)
+    rows = content.get("images") if isinstance(content, dict) else None
+    names = [row["file_name"] for row in rows if _has_name(row)] if isinstance(rows, list) else []
+    pictures = Pictures.of(root, path, path.stem, names)
+    return [root / pictures.place(name)[0] for name in names]
+
+
+def _has_name(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(name := row.get("file_name"), str) and "\0" not in name
 
 
 def _annotations(item: Item, categories: Categories, segmentation: Segmentation) -> list[dict]:

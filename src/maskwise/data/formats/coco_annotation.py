@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskwise import outlines, rle
-from maskwise.data.dataset import Id, Labelled, Problem, Scores, Severity, size_problem
+from maskwise.data.dataset import Id, Labelled, Problem, Severity, size_problem
 from maskwise.data.formats.rings import Complain, finite_numbers, usable
+from maskwise.data.formats.sidecars import scores_of
 from maskwise.data.images import ImageReadError, image_size
 from maskwise.masks import Masks
 from maskwise.outlines import Polygon
@@ -87,11 +88,13 @@ def labelled(packed: bytes, size: Size | None, path: Path, source: Source) -> La
         areas=_areas(rows, masks),
         keypoints=_keypoints(rows, source.keypoints) if source.keypoints else None,
     )
+    complain = partial(_take_down, problems, source.file, f"image {path.name}")
+    scores = scores_of([row.scores for row, _ in rows], complain)
     return Labelled(
         targets,
         tuple(row.id for row, _ in rows),
         tuple(problems),
-        _scores([row for row, _ in rows]),
+        scores,
         torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
     )
 
@@ -227,8 +230,3 @@ def _keypoints(rows: Sequence[tuple[Row, Complain]], count: int) -> Float[Tensor
             is_found = row.scores is not None  # the third number is a score then, and may be negative
             place[(place[:, 2] > 0) | is_found] += MIDDLE
     return torch.from_numpy(points)
-
-
-def _scores(rows: Sequence[Row]) -> Scores | None:
-    values = [row.scores for row in rows if row.scores is not None]
-    return Scores(*torch.tensor(values, dtype=torch.float32).T) if values and len(values) == len(rows) else None

@@ -196,7 +196,24 @@ def read_rows(
             crowds += row.is_crowd
             by_image[cast(Id, image)].append(row)
     _warn_of(nameless, crowds, len(annotations), problems)
-    return {image: pack(rows) for image, rows in by_image.items()}
+    return {image: _packed(rows, problems) for image, rows in by_image.items()}
+
+
+def _packed(rows: Sequence[Row], problems: Problems) -> bytes:
+    """Lists in lists in lists ... are left out: what JSON allows may be too deep to be packed."""
+    try:
+        return pack(rows)
+    except RecursionError:
+        return pack([row for row in rows if _is_flat(row, problems)])
+
+
+def _is_flat(row: Row, problems: Problems) -> bool:
+    try:
+        pack([row])
+    except RecursionError:
+        problems.add(f"annotation {row.id}", "bad-entry", "it has lists in lists, too deep to be read; left out")
+        return False
+    return True
 
 
 def _row(id_: Id, label: int, entry: Entry, where: str, problems: Problems) -> Row:

@@ -7,7 +7,7 @@ instances are of one class (`sidecars.py`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,6 +17,7 @@ import torch
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Written
+from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import (
     Pair,
     by_key,
@@ -57,6 +58,8 @@ class Part(NamedTuple):
 
     home: Path
     """Where `labels.csv` and `categories.json` are looked for."""
+    folder: Path
+    """That of the pictures of all splits."""
     pictures: Mapping[str, Path]
     labels: Mapping[str, Path]
     problems: tuple[Problem, ...] = ()
@@ -85,7 +88,10 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
     table = part.home / LABELS_FILE
     rows, problems = read_rows(table, relative(root, table)) if table.is_file() else (None, [])
     categories = read_categories(part.home, _names(rows))
-    told, more = _by_picture(rows or {}, _spellings(root, part, pairs), relative(root, table))
+    spellings = _spellings(root, part, {pair.key: pair.picture for pair in pairs})
+    others = [other for name, other in parts.items() if name != split and other.home == part.home]
+    elsewhere = {name for other in others for name in _spellings(root, other, other.pictures)}
+    told, more = _by_picture(rows or {}, spellings, elsewhere, relative(root, table))
     records = []
     for pair in pairs:
         of_picture = None if rows is None else told.get(pair.key, {})
@@ -146,8 +152,9 @@ def _apart(root: Path, pictures: Path, labels: Path) -> Part:
     found, problems = by_key(root, pictures)
     maps, more = by_key(root, labels)
     by_picture = {_without(key, found): path for key, path in maps.items()}
-    home = pictures.parent if (pictures.parent == labels.parent) else root
-    return Part(home, found, by_picture, (*problems, *more))
+    is_beside = pictures.parent == labels.parent  # else these are folders of a split in both
+    home, folder = (pictures.parent, pictures) if is_beside else (root, pictures.parent)
+    return Part(home, folder, found, by_picture, (*problems, *more))
 
 
 def _without(key: str, pictures: Mapping[str, Path]) -> str:
@@ -162,7 +169,7 @@ def _together(root: Path, folder: Path) -> Part:
     marked, _ = by_key(root, folder, rest, endings=PICTURE_ENDINGS)
     has_marks = any(key in labels for key in marked)
     pictures, more = (marked, []) if has_marks else by_key(root, folder, rest)
-    return Part(folder, pictures, labels, (*problems, *more))
+    return Part(folder, folder, pictures, labels, (*problems, *more))
 
 
 # Reading
@@ -172,25 +179,33 @@ def _names(rows: Rows | None) -> list[str]:
     return [row.category for of_picture in (rows or {}).values() for row in of_picture.values()]
 
 
-def _spellings(root: Path, part: Part, pairs: Iterable[Pair]) -> dict[str, str]:
+def _spellings(root: Path, part: Part, pictures: Mapping[str, Path]) -> dict[str, str]:
     """What `labels.csv` may call pictures, and their keys; what fits two is that of the one it says more about."""
     names = [
-        (relative(root, pair.picture), relative(part.home, pair.picture), pair.key + pair.picture.suffix, pair.key)
-        for pair in pairs
+        (*(relative(base, path) for base in (root, part.home, part.folder)), key + path.suffix, below, key)
+        for key, path in pictures.items()
+        for below in [path.relative_to(part.folder).with_suffix("").as_posix()]
     ]
     found: dict[str, str] = {}
-    for rank in range(4):
+    for rank in range(6):
         for of_picture in names:
             found.setdefault(of_picture[rank], of_picture[-1])
     return found
 
 
-def _by_picture(rows: Rows, spellings: Mapping[str, str], file: str) -> tuple[dict[str, dict[int, Row]], list[Problem]]:
-    """The lines of each picture by its key, however it is spelled, and those that were left out."""
+def _by_picture(
+    rows: Rows, spellings: Mapping[str, str], elsewhere: Container[str], file: str
+) -> tuple[dict[str, dict[int, Row]], list[Problem]]:
+    """The lines of each picture by its key, however it is spelled, and those that were left out.
+
+    `elsewhere`: spellings of pictures of other splits, about which the same file may speak.
+    """
     found: dict[str, dict[int, Row]] = {}
     first: dict[tuple[str, int], str] = {}
     problems = []
     for image, lines in rows.items():
+        if image not in spellings and image in elsewhere:
+            continue
         if image not in spellings:
             message = f"{image!r} is no picture of this data set; its lines were left out"
             problems.append(Problem(file, "", "unknown-image", message))
@@ -214,7 +229,7 @@ def _labelled(root: Path, pair: Pair, categories: Categories, rows: Mapping[int,
     if rows is None:
         labels, problems = torch.zeros(len(ids), dtype=torch.int64), _unlabelled(file, ids)
         return Labelled(Targets.from_masks(masks, labels), ids, problems)
-    problems = [*_without_class(file, ids, categories, rows), *_without_mask(file, ids, rows)]
+    problems = Problems(file, [*_without_class(file, ids, categories, rows), *_without_mask(file, ids, rows)])
     kept = [i for i, number in enumerate(ids) if number in rows and rows[number].category in categories.names]
     chosen = [rows[ids[i]] for i in kept]
     targets = Targets.from_masks(
@@ -222,7 +237,8 @@ def _labelled(root: Path, pair: Pair, categories: Categories, rows: Mapping[int,
         torch.tensor([categories.label_of(row.category) for row in chosen], dtype=torch.int64),
         crowd=torch.tensor([row.crowd for row in chosen], dtype=torch.bool),
     )
-    return Labelled(targets, tuple(ids[i] for i in kept), tuple(problems), scores_of(chosen))
+    scores = scores_of([row.scores for row in chosen], partial(problems.add, ""))
+    return Labelled(targets, tuple(ids[i] for i in kept), tuple(problems.found), scores)
 
 
 def _unlabelled(file: str, ids: tuple[int, ...]) -> tuple[Problem, ...]:

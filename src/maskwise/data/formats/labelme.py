@@ -25,7 +25,7 @@ from PIL import Image
 
 from maskwise import outlines
 from maskwise.categories import Categories
-from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
+from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Written
 from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_index import MOST_PIXELS, Problems
@@ -33,6 +33,7 @@ from maskwise.data.formats.folders import SPLITS, one_split, relative
 from maskwise.data.formats.painting import renumbered, unheld
 from maskwise.data.formats.pictures import claim, inner_name, put_picture
 from maskwise.data.formats.rings import FARTHEST, Complain, finite_numbers, usable
+from maskwise.data.formats.sidecars import scores_of
 from maskwise.data.images import IMAGE_SUFFIXES, image_size, read_label_map
 from maskwise.masks import Masks
 from maskwise.outlines import Polygon
@@ -286,8 +287,7 @@ def _labelled(sheet: Sheet, categories: Categories) -> Labelled:
         torch.tensor([categories.label_of(shape.label) for shape in first], dtype=torch.int64),
         crowd=torch.tensor([shape.is_crowd for shape in first], dtype=torch.bool),
     )
-    values = [shape.scores for shape in first if shape.scores is not None]
-    scores = Scores(*torch.tensor(values, dtype=torch.float32).T) if values and len(values) == len(first) else None
+    scores = scores_of([shape.scores for shape in first], partial(problems.add, ""))
     return Labelled(targets, tuple(shape.number for shape in first), tuple(problems.found), scores)
 
 

@@ -1,5 +1,6 @@
 """Pictures beside written annotations: under which name, and copied or linked."""
 
+import filecmp
 import shutil
 from pathlib import Path, PurePosixPath
 
@@ -38,7 +39,7 @@ def put_picture(item: Item, target: Path) -> list[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, item.pixels)
         return [target]
-    if item.image is None or (target.exists() and target.samefile(item.image)):
+    if item.image is None or _lies_there(item.image, target, link=item.link):
         return []
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() != item.image.suffix.lower():
@@ -50,6 +51,26 @@ def put_picture(item: Item, target: Path) -> list[Path]:
         with item.image.open("rb") as source, replacing(target) as file:
             shutil.copyfileobj(source, file)
     return [target]
+
+
+def shows_another(item: Item, target: Path) -> bool:
+    """Whether `put_picture` would replace a picture by another; of `pixels` it refuses that itself."""
+    if item.image is None or not target.exists() or target.samefile(item.image):
+        return False
+    if target.suffix.lower() == item.image.suffix.lower():
+        return not filecmp.cmp(item.image, target, shallow=False)
+    there = read_image(target, max_pixels=item.max_pixels)
+    return not np.array_equal(there, read_image(item.image, max_pixels=item.max_pixels))
+
+
+def _lies_there(image: Path, target: Path, *, link: bool) -> bool:
+    """As a link or as a file, whichever is wanted. What is the source itself stays as it is: a link would lead to
+    itself."""
+    if not target.exists() or not target.samefile(image):
+        return False
+    if target.is_symlink():
+        return link or (target.name == image.name and target.parent.samefile(image.parent))
+    return not link or target.resolve() == image.resolve()
 
 
 def _refuse_another(target: Path, pixels: UInt8[np.ndarray, "h w 3"], max_pixels: int) -> None:

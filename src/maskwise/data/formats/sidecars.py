@@ -1,15 +1,16 @@
 """Files beside masks that say what the masks do not: `categories.json`, and `labels.csv` with classes and scores.
 
 `labels.csv` has a line for each instance: image,id,category,crowd,score,quality,mask_score. Only image and id must be
-there. `image` is the picture's name in the data set, or its file name with or without suffix; `id` is its number in the
-label map. A picture or an id without a line has no class.
+there. `image` is the picture's name in the data set, or, with or without suffix, its path below the folder of pictures
+or its file name; `id` is its number in the label map. A picture or an id without a line has no class, a line with an
+empty score no scores.
 """
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import torch
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Problem, Scores
 from maskwise.data.files import replacing, write_table
+from maskwise.data.formats.rings import Complain
 from maskwise.structures import Instances
 
 CATEGORIES_FILE, LABELS_FILE = "categories.json", "labels.csv"
@@ -45,7 +47,11 @@ def read_categories(folder: Path, names: Iterable[str]) -> Categories:
     if not path.is_file():
         return Categories(names=tuple(sorted(set(names))) or (OBJECT,))
     try:
-        return Categories.from_json(json.loads(path.read_text("utf-8-sig")))
+        content = json.loads(path.read_text("utf-8-sig"))
+        given = content.get("names", [])
+        if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+            raise ValueError(f"'names' must be a list of texts, got {given!r:.80}")
+        return Categories.from_json(content)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -73,12 +79,11 @@ def read_rows(path: Path, file: str) -> tuple[dict[str, dict[int, Row]], list[Pr
             raise ValueError(f"columns {', '.join(missing)} are missing; found {', '.join(header) or 'nothing'}")
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
-    has_scores = any(line.get("score") for _, line in entries)
     rows: dict[str, dict[int, Row]] = {}
     problems = []
     for number, line in entries:
         try:
-            id_, row = _row(line, has_scores)
+            id_, row = _row(line)
         except ValueError as error:
             problems.append(Problem(file, f"line {number}", "bad-number", f"{error}; the line was left out"))
             continue
@@ -91,7 +96,7 @@ def read_rows(path: Path, file: str) -> tuple[dict[str, dict[int, Row]], list[Pr
     return rows, problems
 
 
-def _row(line: Mapping[str, str | None], has_scores: bool) -> tuple[int, Row]:
+def _row(line: Mapping[str, str | None]) -> tuple[int, Row]:
     try:
         id_ = int(line["id"] or "")
     except ValueError:
@@ -100,7 +105,7 @@ def _row(line: Mapping[str, str | None], has_scores: bool) -> tuple[int, Row]:
     if crowd not in ("0", "1", "false", "true"):
         raise ValueError(f"crowd must be 0 or 1, got {crowd!r}")
     scores = None
-    if has_scores:
+    if (line.get("score") or "").strip():
         score = _number(line, "score", None)
         quality = _number(line, "quality", 1.0)
         scores = (score, quality, _number(line, "mask_score", score * quality))
@@ -119,10 +124,14 @@ def _number(line: Mapping[str, str | None], name: str, absent: float | None) -> 
     return value
 
 
-def scores_of(rows: Iterable[Row]) -> Scores | None:
-    """Scores of the instances of one picture, where the file holds predictions."""
-    values = [row.scores for row in rows if row.scores is not None]
-    return Scores(*torch.tensor(values, dtype=torch.float32).T) if values else None
+def scores_of(values: Sequence[tuple[float, float, float] | None], complain: Complain) -> Scores | None:
+    """Score, quality and mask score of the instances of one picture, where all have them; `complain` if only some."""
+    given = [value for value in values if value is not None]
+    if given and len(given) < len(values):
+        count = f"{len(values) - len(given)} of {len(values)} instances"
+        complain("missing-scores", f"{count} have no score; the scores of the others were left out", "warning")
+        return None
+    return Scores(*torch.tensor(given, dtype=torch.float32).T) if given else None
 
 
 def _is_text(words: str) -> bool:

@@ -26,13 +26,14 @@ import yaml
 
 from maskwise import outlines
 from maskwise.categories import Categories
-from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Scores, Written
+from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Written
 from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import one_split, relative, visible
 from maskwise.data.formats.painting import renumbered, unheld
 from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.rings import FARTHEST, one_ring, usable
+from maskwise.data.formats.sidecars import scores_of
 from maskwise.data.images import image_size, list_images
 from maskwise.masks import Masks
 from maskwise.outlines import Polygon
@@ -304,7 +305,10 @@ def _labelled(root: Path, picture: Path, labels: Path, categories: Categories) -
     ]
     masks = Masks.of([line.window for line in lines], size)
     targets = Targets.from_masks(masks, torch.tensor([line.label for line in lines], dtype=torch.int64))
-    return Labelled(targets, tuple(line.number for line in lines), tuple(problems.found), _scores(lines))
+    # the one confidence ranks boxes and masks; no quality is known
+    values = [None if line.confidence is None else (line.confidence, 1.0, line.confidence) for line in lines]
+    scores = scores_of(values, partial(problems.add, ""))
+    return Labelled(targets, tuple(line.number for line in lines), tuple(problems.found), scores)
 
 
 def _rows(labels: Path, problems: Problems) -> list[tuple[int, list[str]]]:
@@ -348,15 +352,6 @@ def _decoded(number: int, words: list[str], size: Size, categories: Categories, 
         problems.add(where, "empty-mask", "the mask has no pixel in the picture; left out")
         return None
     return _Line(number, categories.label(int(class_)), window, confidence)
-
-
-def _scores(lines: Sequence[_Line]) -> Scores | None:
-    """The one confidence ranks boxes and masks; no quality is known."""
-    given = [line.confidence for line in lines if line.confidence is not None]
-    if not given or len(given) < len(lines):
-        return None
-    scores = torch.tensor(given, dtype=torch.float32)
-    return Scores(scores=scores, quality=torch.ones_like(scores), mask_scores=scores)
 
 
 def _lines(item: Item) -> tuple[list[str], Counter[str]]:
