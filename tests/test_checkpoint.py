@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from torch import nn
 
 from maskwise import checkpoint
@@ -261,3 +262,12 @@ def test_a_process_killed_while_saving_leaves_a_whole_checkpoint(tmp_path):
 @pytest.mark.slow
 def test_a_process_killed_while_saving_many_times(tmp_path):
     assert killed(tmp_path, 300) >= 300
+
+
+def test_weights_that_cannot_be_written_are_an_error_with_their_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("maskwise.checkpoint.save_file", full)
+    with pytest.raises(OSError, match=r": weights cannot be written: No space left"):
+        write_model(tmp_path / "model.safetensors", {"a": torch.zeros(1)}, ABOUT)

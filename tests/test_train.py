@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from torch import nn
 
 from maskwise.checkpoint import load_weights, read_model
 from maskwise.data.synthetic.scenes import Scenes
-from maskwise.logbook import Logbook, prepare
+from maskwise.logbook import Logbook, alone_in, fresh
 from maskwise.masks import Masks
 from maskwise.methods import METHODS as ALL
 from maskwise.optimization import Average, build, load_state, state_of
@@ -386,11 +387,39 @@ def test_another_runtime_error_is_not_about_memory(tmp_path):
         train(tiny_run(), tmp_path / "run", methods={"tiny": replace(METHODS["tiny"], build=Wrong)})
 
 
+def test_pictures_that_cannot_be_judged_together_are_judged_alone(tmp_path):
+    class Small(Tiny):
+        def predict(self, images):
+            if len(images) > 1:
+                raise RuntimeError("CUDA out of memory")
+            return super().predict(images)
+
+    run = tiny_run(config=Config(chance=0))  # checks of types draw numbers of their own
+    train(run, tmp_path / "whole", methods=METHODS)
+    train(run, tmp_path / "run", methods={"tiny": replace(METHODS["tiny"], build=Small)})
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_where_not_one_picture_can_be_judged_training_can_go_on(tmp_path):
+    class Smaller(Tiny):
+        def predict(self, images):
+            raise MemoryError(f"for {len(images)}")
+
+    run = tiny_run(config=Config(chance=0))
+    train(run, tmp_path / "whole", methods=METHODS)
+    with pytest.raises(CannotGoOn, match=r"step 4: out of memory on cpu while the weights were judged: for 1"):
+        train(run, tmp_path / "run", methods={"tiny": replace(METHODS["tiny"], build=Smaller)})
+    train(run, tmp_path / "run", methods=METHODS, resume=True)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
 def test_it_stops_early_where_nothing_gets_better(tmp_path):
     run = tiny_run(epochs=9, optim=Optim(lr=0.0, lr_batch=None), watch={"patience": 2})
     train(run, tmp_path / "run", methods=METHODS)
     table = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert len(table) == 1 + 3, "the first is the best, two more are not"
+    told = (tmp_path / "run" / "log.txt").read_text()
+    assert "no better AP of masks in 2 validations: training ends here" in told
 
 
 def test_it_ends_after_so_many_steps_and_is_judged_there(tmp_path):
@@ -642,19 +671,56 @@ def test_what_is_not_of_a_run_is_never_taken_away(tmp_path):
     assert (tmp_path / "weights" / "mine.bin").read_bytes() == b"mine"
 
 
-def test_of_two_that_begin_in_one_folder_the_second_is_refused(tmp_path, monkeypatch):
-    made, folder = Path.mkdir, tmp_path / "run"
+@pytest.mark.parametrize("option", [{}, {"resume": True}, {"exist_ok": True}])
+def test_while_one_trains_in_a_folder_another_is_refused(tmp_path, option):
+    folder = tmp_path / "run"
+    with alone_in(folder):
+        (folder / "run.json").write_text("{}")
+        with pytest.raises(ValueError, match="run: another process is training in it"):
+            train(tiny_run(epochs=1), folder, methods=METHODS, **option)
+        assert (folder / "run.json").read_text() == "{}"
+    with alone_in(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists()
 
-    def late(path: Path, *args: object, **options: object) -> None:
-        if path == folder and not path.exists():
-            made(path)  # by the other one, after this one has looked
-        made(path, *args, **options)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "mkdir", late)
-        with pytest.raises(ValueError, match="run: another run has just begun in it"):
-            prepare(folder, exist_ok=False)
-    prepare(folder, exist_ok=False)  # an empty one may have been made for it
+@pytest.mark.parametrize("option", [{"exist_ok": True}, {"resume": True}])
+def test_a_run_that_cannot_begin_leaves_the_one_before_as_it_was(whole, tmp_path, option):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    if "resume" in option:
+        shutil.rmtree(folder / "state")
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    elsewhere = tiny_run(data={"source": Files(path=str(tmp_path / "typo"))})
+    for wrong in (elsewhere, replace(tiny_run(), method="tyni")):
+        with pytest.raises(ValueError, match=r"there is no such file|unknown method"):
+            train(wrong, folder, methods=METHODS, **option)
+        after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert after == before
+
+
+def test_what_a_killed_beginning_had_put_away_comes_back(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    before = outcome(folder)
+    with suppress(KeyboardInterrupt), fresh(folder, exist_ok=True):
+        shutil.copytree(folder / ".replaced", tmp_path / "away")
+        raise KeyboardInterrupt
+    assert outcome(folder) == before
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (tmp_path / "away").rename(folder / ".replaced")  # as a kill leaves it
+    with pytest.raises(ValueError, match="no such file"):
+        train(tiny_run(data={"source": Files(path="typo")}), folder, methods=METHODS, exist_ok=True)
+    assert outcome(folder) == before
+    train(tiny_run(epochs=1), folder, methods=METHODS, exist_ok=True)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_short_training_rises_in_a_quarter_of_its_steps():
+    schedule = Schedule(epochs=5, warmup=200, kind="constant")
+    assert [schedule.rising(per_epoch) for per_epoch in (4, 40, 400)] == [5, 50, 200]
+    assert [schedule.factor(step, 4) for step in (0, 5, 19)] == [0.001, 1.0, 1.0]
 
 
 def test_what_was_half_written_is_gone_when_a_run_goes_on(tmp_path):

@@ -65,9 +65,19 @@ def test_the_results_of_files_have_the_ids_of_the_files(tmp_path):
 def test_a_picture_that_cannot_be_judged_is_left_out_and_written_down(tmp_path):
     data = write_scenes(tmp_path / "data", train=2, val=3)
     (data / "val-001.png").write_bytes(b"no picture")
-    train(tiny_run(epochs=1, data={"source": Files(path=str(data))}), tmp_path / "run", methods=METHODS)
+    train(tiny_run(epochs=3, data={"source": Files(path=str(data))}), tmp_path / "run", methods=METHODS)
     assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["images"] == 2
-    assert "val-001.png" in (tmp_path / "run" / "failures.jsonl").read_text()
+    [line] = (tmp_path / "run" / "failures.jsonl").read_text().splitlines()
+    assert "val-001.png" in line
+
+
+def test_where_ap_cannot_be_measured_training_goes_on_and_the_last_weights_are_told_of(tmp_path):
+    data = write_scenes(tmp_path / "data", train=2, val=2)
+    truth = json.loads((data / "val.json").read_text())
+    (data / "val.json").write_text(json.dumps(truth | {"annotations": []}))
+    run = tiny_run(epochs=3, watch={"patience": 1}, data={"source": Files(path=str(data))})
+    assert train(run, tmp_path / "run", methods=METHODS).name == "last.safetensors"
+    assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["epoch"] == 3
 
 
 def test_annotations_that_cannot_be_learned_from_are_named_once(tmp_path, caplog):

@@ -266,7 +266,10 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], about: About | Non
     header = {} if about is None else {HEADER: json.dumps(about.to_json(), allow_nan=False)}
     path.touch()
     mode = path.stat().st_mode  # what the process gives; safetensors makes files for their owner alone
-    save_file(_apart(tensors), path, header)
+    try:
+        save_file(_apart(tensors), path, header)
+    except SafetensorError as error:  # of a full disk too
+        raise OSError(f"{path.parent}: weights cannot be written: {error}") from error
     path.chmod(mode)
     _flush(path)
 

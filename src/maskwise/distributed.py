@@ -157,6 +157,12 @@ def gathered(world: World, mine: Sequence[T]) -> list[T]:
     return [item for part in parts or () for item in part]
 
 
+def wait(world: World) -> None:
+    """Until all ranks are here: a launcher ends the others when one has ended."""
+    if world.size > 1:
+        dist.barrier()
+
+
 def any_rank(world: World, on: torch.device, *flags: bool) -> tuple[bool, ...]:
     """Each flag, raised on all ranks if it is on one."""
     if world.size == 1:

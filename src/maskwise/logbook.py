@@ -15,7 +15,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from maskwise.checkpoint import clear_half_written, write_bytes
 from maskwise.data.failures import cut_half_line, read_rows
+from maskwise.data.locks import held
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.validation import Validation
 from maskwise.terminal import plain
@@ -36,43 +38,83 @@ Row = Mapping[str, Any]
 REPORT, RESULTS, BOARD = "eval/report.json", "eval/results.json", "tensorboard"
 VALIDATION = "val/"
 """What the names of a validation's numbers begin with."""
+LOCK = ".lock"
+
+_AWAY = ".replaced"
+_LINES = ("metrics.jsonl", "failures.jsonl", "refused.jsonl")
+_FILES = ("run.json", "environment.json", "split.json", "metrics.csv", "log.txt", "report.html")
+_OF_A_RUN = (*_LINES, *_FILES, "state", "weights", "eval", BOARD)
 
 
-def prepare(folder: Path, *, exist_ok: bool, resume: bool = False) -> None:
-    """A folder for a new run. What another run left goes only when that is asked for; what is not of a run stays."""
-    there = folder.exists()
-    if there and any(folder.iterdir()) and not (exist_ok or resume):
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """No other process trains there. A folder that was not there goes again if nothing was put into it."""
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with held(folder / LOCK) as ours:
+            if not ours:
+                raise ValueError(f"{folder}: another process is training in it")
+            yield
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def fresh(folder: Path, *, exist_ok: bool, resume: bool = False) -> Iterator[None]:
+    """A folder for a run that begins inside. What another run left goes only when that is asked for, and only when this
+    one has begun; what is not of a run stays."""
+    if _left(folder) and not (exist_ok or resume):
         raise ValueError(
             f"{folder} is not empty: go on with the run in it (--resume), choose another folder (--out), "
             "or allow to write over it (exist_ok, in a shell --exist-ok)"
         )
+    _take_back(folder)  # what a killed process had put away
     if (folder / "run.json").is_file():
         clear(folder)
-        if not exist_ok:  # there is nothing to go on from, but there may be what it had reached
-            _set_aside(folder / "weights")
-        for name in ("metrics.jsonl", "metrics.csv", "failures.jsonl", "refused.jsonl", "log.txt", "report.html"):
-            (folder / name).unlink(missing_ok=True)
-        for name in ("state", "weights", "eval", BOARD):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        _put_away(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=there)
-    except FileExistsError:
-        raise ValueError(f"{folder}: another run has just begun in it") from None
+        yield
+    except BaseException:
+        _take_back(folder)
+        raise
+    if (folder / _AWAY).exists():
+        if not exist_ok and (folder / _AWAY / "weights").exists():  # nothing to go on from, but what it had reached
+            shutil.rmtree(folder / "weights.before", ignore_errors=True)
+            (folder / _AWAY / "weights").rename(folder / "weights.before")
+        gone = folder / f"{_AWAY}.old"
+        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree((folder / _AWAY).rename(gone), ignore_errors=True)  # renamed, it does not come back
+
+
+def _left(folder: Path) -> bool:
+    return any(path.name != LOCK for path in folder.iterdir())
+
+
+def _put_away(folder: Path) -> None:
+    (folder / _AWAY).mkdir()
+    for name in _OF_A_RUN:
+        if (folder / name).exists():
+            (folder / name).rename(folder / _AWAY / name)
+
+
+def _take_back(folder: Path) -> None:
+    if not (folder / _AWAY).is_dir():
+        return
+    for name in _OF_A_RUN:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink(missing_ok=True)
+    for path in (folder / _AWAY).iterdir():
+        path.rename(folder / path.name)
+    (folder / _AWAY).rmdir()
 
 
 def clear(folder: Path) -> None:
     """Take away what a killed process, or a full disk, left half written in the folder of a run."""
     for place in (folder, folder / "weights", folder / "eval"):
         clear_half_written(place)
-    for name in ("metrics.jsonl", "failures.jsonl", "refused.jsonl"):
+    for name in _LINES:
         cut_half_line(folder / name)
-
-
-def _set_aside(folder: Path) -> None:
-    if folder.exists():
-        before = folder.with_name(f"{folder.name}.before")
-        shutil.rmtree(before, ignore_errors=True)
-        folder.rename(before)
 
 
 def environment(processes: int) -> dict[str, Any]:

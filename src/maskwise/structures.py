@@ -54,6 +54,10 @@ class Images:
     def to(self, device: torch.device | str) -> "Images":
         return replace(self, pixels=self.pixels.to(device))
 
+    def one(self, i: int) -> "Images":
+        """Picture i alone, in the same padding."""
+        return Images(pixels=self.pixels[i : i + 1], sizes=(self.sizes[i],), originals=(self.originals[i],))
+
     def scale(self, i: int) -> tuple[float, float]:
         """By what x and y of picture i are multiplied to get coordinates of the original."""
         (h, w), (height, width) = self.sizes[i], self.originals[i]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -30,7 +31,7 @@ from maskwise.evaluate import validation
 from maskwise.evaluate.objects import Comparison, Pair
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.structures import numbered_pairs
-from maskwise.logbook import REPORT, RESULTS, VALIDATION, Logbook, clear, environment, prepare
+from maskwise.logbook import REPORT, RESULTS, VALIDATION, Logbook, alone_in, clear, environment, fresh
 from maskwise.methods import METHODS, Entry, Method, staged
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
@@ -38,7 +39,7 @@ from maskwise.recipes.judging import SPLIT, split_of
 from maskwise.recipes.run import Files, Run, differences
 from maskwise.recipes.sources import Sources, loader, sources
 from maskwise.report import run_folder
-from maskwise.structures import Losses
+from maskwise.structures import Images, Instances, Losses
 
 log = logging.getLogger(__name__)
 
@@ -79,19 +80,36 @@ def train(
             distributed.joined(world, distributed.device(world, run.device)),
             reproducible.deterministic(run.deterministic),
             reproducible.no_denormals(),
+            alone_in(folder) if world.is_main else nullcontext(),
         ):
             going_on = resume and checkpoint.any_in(folder / "state")
-            if world.is_main:  # the others meet it before they write anything
-                clear(folder) if going_on else prepare(folder, exist_ok=exist_ok, resume=resume)
-            t = _begin(run, folder, world, methods, begin)
+            with _room(folder, world, going_on=going_on, exist_ok=exist_ok, resume=resume):
+                t = _begin(run, folder, world, methods, begin)
+                if not going_on:
+                    _describe(t)
             with t.book, t.loader:
-                _resume(t) if going_on else _describe(t)
+                if going_on:
+                    _resume(t)
                 while not t.finished:
                     _epoch(t, signals)
+                if t.progress.epoch * t.per_epoch < t.total:
+                    t.book.line(
+                        f"no better AP of {run.watch.best} in {t.progress.stale} validations: training ends here"
+                    )
         if world.is_main:
             _report(t)
     best, last = (folder / "weights" / f"{name}.safetensors" for name in ("best", "last"))
     return best if best.exists() else last
+
+
+def _room(folder: Path, world: World, *, going_on: bool, exist_ok: bool, resume: bool) -> AbstractContextManager[None]:
+    """Where a run can begin. The other ranks meet rank 0 before they write anything."""
+    if not world.is_main:
+        return nullcontext()
+    if going_on:
+        clear(folder)
+        return nullcontext()
+    return fresh(folder, exist_ok=exist_ok, resume=resume)
 
 
 def _report(t: "_Training") -> None:
@@ -165,7 +183,7 @@ def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entr
     model = distributed.synchronised(world, module.to(on), on)
     wrapped = model if world.size == 1 else _averaging(model, on)
     batches = _batches(run, opened.train, folder, world, on)
-    reproducible.seed(run.seed + world.rank)
+    reproducible.seed((run.seed + world.rank) % 2**32)
     total = run.schedule.total(math.ceil(len(batches) / optim.accumulate))
     return _Training(
         run=run,
@@ -220,7 +238,8 @@ def _epoch(t: _Training, signals: Signals) -> None:
             if stop:
                 raise SystemExit(STOPPED)
     if t.sources.val is not None and ((p.epoch + 1) % watch.val_epochs == 0 or t.last_epoch):
-        verdict = _validate(t, t.sources.val, signals)
+        with _memory_to_judge(t):
+            verdict = _validate(t, t.sources.val, signals)
         if distributed.any_rank(t.world, t.on, signals.raised)[0]:
             _save(t)
             raise SystemExit(STOPPED)
@@ -284,16 +303,36 @@ def _memory(t: _Training, batch: Batch) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        t.statistics.restore()  # a part of the step may have been seen
         if t.world.size == 1:
             _save(t)
+        parts = 2 * t.run.optim.accumulate
+        smaller = f"--set optim.accumulate={parts} (the same step in smaller parts), "
         reason, _, _ = (str(error) or type(error).__name__).partition("\n")
         sizes = zip(batch.names, batch.images.sizes, batch.targets, strict=True)
         shown = ", ".join(f"{name} ({w} x {h}, {len(one)} objects)" for name, (h, w), one in sizes)
         raise CannotGoOn(
             f"step {t.progress.step + 1}: out of memory on {t.on}: {reason}\n  pictures: {shown}\n"
             f"  --resume goes on from the last checkpoint{', after these' if t.world.size == 1 else ''}. A new run "
-            f"needs less with --set optim.accumulate={2 * t.run.optim.accumulate} (the same step in smaller parts), "
+            f"needs less with {'' if t.run.data.batch % (parts * t.world.size) else smaller}"
             "--set optim.amp=bf16, a smaller --batch, or smaller pictures in data.change"
+        ) from error
+
+
+@contextmanager
+def _memory_to_judge(t: _Training) -> Iterator[None]:
+    """What was learned since the last checkpoint is not lost for that."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if t.world.size == 1:
+            _save(t)
+        reason, _, _ = (str(error) or type(error).__name__).partition("\n")
+        raise CannotGoOn(
+            f"step {t.progress.step}: out of memory on {t.on} while the weights were judged: {reason}\n"
+            "  --resume judges again, also on another --device; a new run needs less with smaller pictures in data.view"
         ) from error
 
 
@@ -342,9 +381,10 @@ def _pass_over(t: _Training, names: Sequence[str], numbers: Mapping[str, float])
 
 def _tell(t: _Training, numbers: Mapping[str, float]) -> None:
     p = t.progress
-    losses = sum(value for name, value in numbers.items() if name.startswith("loss/"))
+    losses = [value for name, value in numbers.items() if name.startswith("loss/")]
     due = p.step % t.run.watch.log_steps == 0 or p.step == t.total
-    t.book.progress(p.step, f"epoch {p.epoch + 1}, step {p.step} of {t.total}, loss {losses:.4f}", say=due)
+    reached = f"loss {sum(losses):.4f}" if losses else "passed over"
+    t.book.progress(p.step, f"epoch {p.epoch + 1}, step {p.step} of {t.total}, {reached}", say=due)
     if due:
         t.book.metrics(p.step, numbers)
 
@@ -366,7 +406,7 @@ def _validate(t: _Training, val: Source, signals: Signals) -> _Verdict | None:
     if t.world.rank < len(val):
         with _batches(t.run, val, t.folder, t.world, t.on, judging=True) as shown, torch.no_grad():
             model.eval()
-            for numbered in numbered_pairs(cast(Method, model).predict, shown, val, t.on):
+            for numbered in numbered_pairs(partial(_found, cast(Method, model)), shown, val, t.on):
                 pairs.append(numbered)
                 if signals.raised:
                     break
@@ -379,6 +419,16 @@ def _validate(t: _Training, val: Source, signals: Signals) -> _Verdict | None:
     whole = Comparison(categories=t.sources.categories, pairs=tuple(pair for _, pair in everything), data=name)
     ids = [validation.image_id(val, i) for i, _ in everything]
     return _Verdict(validation.validation(whole), validation.results(whole, ids))
+
+
+def _found(method: Method, images: Images) -> list[Instances]:
+    """One by one where memory does not suffice for all: whole pictures may be larger than what is learned from."""
+    try:
+        return method.predict(images)
+    except (RuntimeError, MemoryError) as error:
+        if len(images) == 1 or not is_out_of_memory(error):
+            raise
+    return [found for i in range(len(images)) for found in method.predict(images.one(i))]
 
 
 def _close(t: _Training, verdict: _Verdict | None, *, validated: bool) -> None:
@@ -396,11 +446,12 @@ def _close(t: _Training, verdict: _Verdict | None, *, validated: bool) -> None:
         t.book.validation(p.epoch, verdict.reports)
     if validated:
         ap = distributed.from_main(t.world, math.nan if verdict is None else verdict.reports.ap(t.run.watch.best))
-        is_best, p.stale = ap > p.best, p.stale + 1  # not so where there was nothing to find
+        is_best = ap > p.best  # not so where there was nothing to find
+        p.stale += not math.isnan(ap)
         if is_best:
             p.best, p.stale = ap, 0
             _keep(t, "best")
-        if verdict is not None and (is_best or not (t.folder / REPORT).exists()):
+        if verdict is not None and (is_best or p.best < 0):  # without a best one, those of the last weights
             t.book.json(RESULTS, verdict.results)
             t.book.json(REPORT, {"epoch": p.epoch, **verdict.reports.to_json()})
     _keep(t, "last")
@@ -440,6 +491,7 @@ def _save(t: _Training) -> None:
             "chance": chance,
         }
         checkpoint.save(t.folder / "state", Checkpoint(weights=t.model.state_dict(), about=_about(t), state=state))
+    distributed.wait(t.world)
 
 
 def _describe(t: _Training) -> None:
@@ -449,6 +501,8 @@ def _describe(t: _Training) -> None:
         t.book.json(SPLIT, t.sources.split)
     epochs, batch = math.ceil(t.total / t.per_epoch), t.run.data.batch
     t.book.line(f"epochs: {epochs}, steps: {t.total}, pictures in a step: {batch}")
+    if (rising := t.run.schedule.rising(t.per_epoch)) < t.run.schedule.warmup:
+        t.book.line(f"the rate rises for {rising} steps, a quarter of all, and not for {t.run.schedule.warmup}")
 
 
 def _resume(t: _Training) -> None:

@@ -177,6 +177,29 @@ def test_a_run_is_judged_by_what_it_held_out_whatever_came_since(tmp_path, monke
         judged()
 
 
+def test_a_run_is_judged_by_what_it_held_out_wherever_its_data_lies(tmp_path, caplog):
+    data, run = whole(tmp_path, 10), tiny_run(epochs=1)
+    run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None, held_out=0.2)))
+    model = load(train(run, tmp_path / "run", methods=METHODS), methods=METHODS)
+    moved = data.rename(tmp_path / "moved")
+    for named in (moved, moved / "train.json"):
+        caplog.clear()
+        assert model.val(named).masks.images == 2
+        assert "these have the names of the run's own pictures" in caplog.text
+    assert model.val(moved, split="train").masks.images == 10
+
+
+def test_what_was_learned_from_judges_only_where_that_is_asked_for(tmp_path):
+    data, run = whole(tmp_path, 4), tiny_run(epochs=1)
+    run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None)))
+    model = load(train(run, tmp_path / "run", methods=METHODS), methods=METHODS)
+    with pytest.raises(ValueError, match="photos: the run learned from all of it; name other data, or a split"):
+        model.val(data)
+    assert model.val(data, split="train").masks.images == 4
+    write_scenes(data, first=20, val=3)
+    assert model.val(data).masks.images == 3, "a split that it did not learn from"
+
+
 def test_pictures_without_an_object_do_not_change_what_judges(tmp_path):
     """Where they are not learned from: the same are drawn for training and afterwards."""
     data = whole(tmp_path, 12)

@@ -140,7 +140,8 @@ def _adjusted(
     from maskwise.recipes.chosen import changed, stretched
 
     if epochs is not None:
-        run = replace(run, schedule=stretched(run.schedule, epochs))
+        often = max(1, min(run.watch.val_epochs, round(run.watch.val_epochs * epochs / run.schedule.epochs)))
+        run = replace(run, schedule=stretched(run.schedule, epochs), watch=replace(run.watch, val_epochs=often))
     if batch is not None:
         run = replace(run, data=replace(run.data, batch=batch))
     return changed(run if seed is None else replace(run, seed=seed), changes)
@@ -191,7 +192,7 @@ def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> N
         print(f"report: {page}", file=sys.stderr)
     if failures:
         print(f"{failures} failures, see {folder / 'failures.jsonl'}", file=sys.stderr)
-    found = f"no AP of {of}: not judged," if ap is None else f"AP of {of} {ap:.4f}"
+    found = f"no AP of {of}: not judged, or nothing to judge by," if ap is None else f"AP of {of} {ap:.4f}"
     print(f"{found} after epoch {notes['epoch']}: {weights}")
 
 

@@ -75,12 +75,16 @@ class FailureLog:
     def __init__(self, policy: BadFiles, samples: int) -> None:
         self.policy, self.samples = policy, samples
         self.found: dict[str, Failure] = {}
+        self.known = _known(policy.failures)
         self.refused = _already(policy.refused)
 
     def add(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
             if failure.path not in self.found:
                 self.found[failure.path] = failure
+                if failure.path in self.known:
+                    continue
+                self.known.add(failure.path)
                 log.warning("bad sample: %s", failure)
                 if self.policy.failures is not None:
                     _append(self.policy.failures, asdict(failure))
@@ -104,6 +108,11 @@ class FailureLog:
         first = "".join(f"\n  {failure}" for failure in list(self.found.values())[:5])
         rest = "" if self.policy.failures is None else f"\nAll of them: {self.policy.failures}"
         return f"{len(self.found)} of {self.samples} samples are bad, {allowed} are allowed. The first:{first}{rest}"
+
+
+def _known(path: Path | None) -> set[str]:
+    """Of the run, written down before, by another loader or before it was stopped."""
+    return set() if path is None else {str(row["path"]) for row in read_rows(path) if "path" in row}
 
 
 def _already(path: Path | None) -> set[Problem]:

@@ -1,15 +1,19 @@
 """What judges a model: the data that is named, or, of its own run's data, what it has not learned from."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from maskwise.data.dataset import DataSet
 from maskwise.data.formats import json_file
+from maskwise.data.split import only
 from maskwise.recipes.chosen import RUN_FILE
 from maskwise.recipes.run import Data, Files, Synthetic
 from maskwise.recipes.sources import Split, format_elsewhere, opened_split, without_those_learned_from
 from maskwise.recipes.stored import from_json
+
+log = logging.getLogger(__name__)
 
 SPLIT = "split.json"
 
@@ -63,13 +67,23 @@ def known_of(folder: Path | None) -> Known:
 
 def files(data: str, known: Known, *, split: str | None = None, format: str | None = None) -> ToJudge:
     """The run's own data is what it is judged by, also where that is named."""
-    own = known.source
+    own, is_own = known.source, False
     if isinstance(own, Files) and Path(data).resolve() == Path(own.path).resolve():
-        source = replace(own, format=format or own.format)
+        source, is_own = replace(own, format=format or own.format), True
     else:
         format = format or (format_elsewhere(own, data) if isinstance(own, Files) else None)
         source = Files(path=data, format=format, val=None)
     if source.held_out and split is None:
         return ToJudge(without_those_learned_from(source, known.held_out), f"{source.path}, what was held out")
     opened = opened_split(source, split or source.val)
+    if split is None and is_own and source.train in (None, opened.split):
+        raise ValueError(f"{data}: the run learned from all of it; name other data, or a split, to judge it by")
+    if split is None and known.held_out is not None and _are_its(opened, known.held_out):
+        log.warning("these have the names of the run's own pictures: judged by those that it held out; see --split")
+        return ToJudge(only(opened, known.held_out["val"]), f"{source.path}, what was held out")
     return ToJudge(opened, f"{source.path} {opened.split}".rstrip())
+
+
+def _are_its(data: DataSet, held_out: Split) -> bool:
+    """Whether all pictures of the run are among these, which were moved or are called by another path."""
+    return {name for part in ("train", "val") for name in held_out[part]} <= {record.name for record in data}

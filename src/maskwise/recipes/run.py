@@ -102,6 +102,10 @@ class Files:
             raise ValueError(f"judged by the split {self.val!r} or by what is held out, not by both")
 
 
+MOST_SCENES = 1_000_000
+"""To learn from, and to be judged by in training."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
     """Scenes, made when they are needed."""
@@ -114,6 +118,9 @@ class Synthetic:
     def __post_init__(self) -> None:
         _at_least("train", self.train, 1)
         _at_least("val", self.val, 0)
+        for name in ("train", "val"):
+            if getattr(self, name) > MOST_SCENES:
+                raise ValueError(f"{name}: at most {MOST_SCENES:,} scenes, beyond lie those that judge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +195,7 @@ class Schedule:
     power: float = 0.9
     """Exponent of `poly`: the rate is multiplied by (share of steps left) ** power."""
     warmup: int = 500
-    """Steps during which the rate rises in a straight line."""
+    """Steps during which the rate rises in a straight line; at most a quarter of all."""
     warmup_from: float = 0.001
     """Share of the rate that it rises from."""
 
@@ -207,11 +214,15 @@ class Schedule:
         """Steps of the whole training; `per_epoch`: steps of an epoch."""
         return self.epochs * per_epoch if self.steps is None else self.steps
 
+    def rising(self, per_epoch: int) -> int:
+        """Steps of the warm-up: a training that is shorter would never learn at its rate."""
+        return min(self.warmup, self.total(per_epoch) // 4)
+
     def factor(self, step: int, per_epoch: int) -> float:
         """What the rate is multiplied by in step 0, 1, ..."""
-        warm = 1.0
-        if step < self.warmup:
-            warm = self.warmup_from + (1 - self.warmup_from) * step / self.warmup
+        warm, rising = 1.0, self.rising(per_epoch)
+        if step < rising:
+            warm = self.warmup_from + (1 - self.warmup_from) * step / rising
         return warm * self._decayed(step, per_epoch)
 
     def _decayed(self, step: int, per_epoch: int) -> float:

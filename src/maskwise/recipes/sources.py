@@ -16,9 +16,9 @@ from maskwise.data.open import candidates, detected, open_data
 from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.split import held_out, only
 from maskwise.data.transforms import HorizontalFlip, VerticalFlip, compose
-from maskwise.recipes.run import Change, Data, Files, Run
+from maskwise.recipes.run import MOST_SCENES, Change, Data, Files, Run
 
-FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = 1_000_000, 2_000_000
+FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = MOST_SCENES, 2 * MOST_SCENES
 """Seeds far from the training scenes. Test scenes are ones that model selection has not seen either."""
 
 HOLD_OUT = "--set data.source.train=null data.source.val=null data.source.held_out=0.2"
