@@ -125,6 +125,7 @@ INFINITE = float("inf")
 @pytest.mark.parametrize(
     ("place", "value", "complaint"),
     [
+        ("watch.best", "proposals", "watch.best: proposals are judged where all classes are one"),
         ("data.source.held_out", 1.0, "held_out: expected a number from 0 to below 1, got 1.0"),
         ("data.batch", 0, "batch: expected at least 1, got 0"),
         ("data.workers", -1, "workers: expected at least 0, got -1"),

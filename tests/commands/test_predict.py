@@ -216,9 +216,29 @@ def test_where_links_are_not_allowed_pictures_are_copied(home, capsys, monkeypat
     def refuse(*_, **__):
         raise OSError("not for you")
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-    maskwise("in", "--save", "yolo", capsys=capsys)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "symlink_to", refuse)
+        maskwise("in", "--save", "yolo", capsys=capsys)
     assert (home / "predictions/yolo/images/train/0.png").is_file()
+    assert "links are not allowed" not in maskwise("in", "--save", "yolo", "--resume", capsys=capsys).err
+
+
+def test_whether_links_are_allowed_is_asked_where_they_shall_lie(home, capsys, monkeypatch):
+    link = Path.symlink_to
+
+    def refuse(path, *rest, **options):
+        if path.resolve().is_relative_to(home / "disk"):
+            raise OSError(95, "Operation not supported")
+        link(path, *rest, **options)
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    (home / "disk").mkdir()
+    shown = maskwise("in", "--save", "yolo", "--out", "disk/new/out", capsys=capsys)
+    assert "links are not allowed here: the pictures are copied" in shown.err
+    copied = home / "disk/new/out/yolo/images/train/0.png"
+    assert copied.is_file()
+    assert not copied.is_symlink()
+    assert not [path for path in (home / "disk").iterdir() if path.name.startswith(".")]
 
 
 def test_help_needs_no_torch():

@@ -16,6 +16,7 @@ from maskwise.categories import Categories
 from maskwise.data.dataset import Item
 from maskwise.data.formats import coco
 from maskwise.data.formats.coco_results import read_results, write_results
+from maskwise.data.open import open_data
 from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
 
@@ -367,6 +368,14 @@ def test_layouts(tmp_path, picture, annotations, pictures, names, split):
     assert (data.split, data[0].name, data[0].path.is_file()) == (split, names, True)
     given = coco.read(path)
     assert (len(given), given[0].path.is_file()) == (1, True)
+
+
+def test_the_folder_of_one_split_is_a_data_set(tmp_path, picture):
+    folder = tmp_path / "train"
+    picture(folder / "a.png", SIZE)
+    (folder / "_annotations.coco.json").write_text(json.dumps(content([entry(1)])))
+    data = open_data(folder)
+    assert (data.format, data.split, data[0].name) == ("coco", "train", "a.png")
 
 
 def test_other_jsons_are_no_annotations(tmp_path):

@@ -180,6 +180,7 @@ def test_files_that_are_broken_or_something_else(dataset, tmp_path):
         ("../../../etc/passwd", "a.jpg", "sub/a.jpg", ["foreign-path"]),
         ("gone.png", None, "sub/gone.png", []),
         ("../../gone.jpg", None, "sub/a.jpg", []),
+        ("..", None, "sub/a.png", []),
         (None, "a.png", "sub/a.png", ["missing-image"]),
         ("", "a.png", "sub/a.png", []),
         ("a\0.png", "a.png", "sub/a.png", ["missing-image"]),
@@ -200,6 +201,9 @@ def test_the_root_is_the_same_by_any_name(tmp_path, picture, monkeypatch):
     monkeypatch.chdir(tmp_path / "labels")
     names = [[record.name for record in labelme.read(root)] for root in (tmp_path / "labels", Path())]
     assert names == [["a.png"]] * 2
+    picture(tmp_path / "labels/b.png", SIZE)
+    save(tmp_path / "labels/a.json", [shape()], imagePath="b.png")
+    assert [record.name for record in labelme.read(tmp_path / "images/../labels")] == ["b.png"]
 
 
 def test_two_files_about_one_picture(dataset, tmp_path):

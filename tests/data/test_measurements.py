@@ -88,6 +88,13 @@ def test_a_line_an_instance(tmp_path):
     assert (second["score"], second["quality"], second["mask_score"]) == ("", "", "")
 
 
+def test_the_area_of_a_mosaic_is_not_rounded(tmp_path):
+    size = (11_111, 11_113)
+    item = Item(name="a.png", size=size, labelled=targets(np.ones(size, bool)))
+    measurements.write(tmp_path / "m.csv", CATEGORIES, [item])
+    assert rows(tmp_path / "m.csv")[0]["area_px2"] == "123476543"
+
+
 def test_physical_units(tmp_path):
     item = Item(name="a.png", size=(10, 20), labelled=targets(np.ones((10, 20), bool)))
     measurements.write(tmp_path / "m.csv", CATEGORIES, [item], Scale(0.5, "mm"))

@@ -218,11 +218,12 @@ def test_a_picture_of_another_split_is_not_written_over(tmp_path, picture, truth
         assert same(record.labelled().targets, targets)
 
 
-def test_names_that_are_no_text_are_listed_as_they_are(tmp_path, picture):
-    name = os.fsdecode(b"Bl\xe4tt.png")
+@pytest.mark.parametrize("stem", [b"Bl\xe4tt", "a\u2028b".encode(), "a\x85b".encode()])
+def test_names_that_are_no_text_or_hold_odd_separators_are_listed_as_they_are(tmp_path, picture, stem):
+    name = os.fsdecode(stem + b".png")
     item = Item(name=name, size=(2, 3), labelled=Targets.none((2, 3)), image=picture(tmp_path / "a.png", (2, 3)))
     voc.write(tmp_path / "out", CATEGORIES, [item], split="val")
-    assert (tmp_path / "out/ImageSets/Segmentation/val.txt").read_bytes() == b"Bl\xe4tt\n"
+    assert (tmp_path / "out/ImageSets/Segmentation/val.txt").read_bytes() == stem + b"\n"
     data = voc.read(tmp_path / "out")
     assert ([record.name for record in data], data.problems) == ([f"JPEGImages/{name}"], ())
 

@@ -161,6 +161,14 @@ def test_links_or_copies(pictures):
     assert not (copied.out / "yolo/images/train/0.png").is_symlink()
 
 
+def test_what_was_half_written_first_is_no_reason_not_to_go_on(pictures):
+    wanted = job(pictures)
+    wanted.out.mkdir(parents=True)
+    (wanted.out / ".0123456789abcdef.tmp").touch()
+    run(Bright(), named([pictures]), wanted)
+    assert (wanted.out / "predictions.jsonl").is_file()
+
+
 class Stop(Exception):
     pass
 

@@ -140,7 +140,7 @@ def predict(
     named = wanted(sources, options.max_pixels, stdin=stdin, out=writing.out)
     loaded = load(model, device=looking.device)
     link = not writing.copy
-    if link and not _can_link():
+    if link and not _can_link(writing.out):
         print("links are not allowed here: the pictures are copied", file=sys.stderr)
         link = False
     rest: _Wishes = {
@@ -230,13 +230,14 @@ def wanted(sources: Sequence[str], max_pixels: int, *, out: Path, stdin: bool = 
     return Wanted(list(sources), asked, None if has_videos else len(found))
 
 
-def _can_link() -> bool:
-    """Windows allows it to some users only."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+def _can_link(out: Path) -> bool:
+    """Windows allows it to some users only, and some disks know no links."""
+    there = next(path for path in (out, *out.absolute().parents) if path.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", dir=there) as folder:
             Path(folder, "link").symlink_to(folder)
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True
 
 

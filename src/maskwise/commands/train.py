@@ -177,6 +177,7 @@ def _failures(folder: Path) -> int:
 def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> None:
     """The last word: how good the best weights are, and where."""
     from maskwise.checkpoint import read_about
+    from maskwise.logbook import REPORT
     from maskwise.report.run_folder import NAME
 
     page = folder / NAME if (folder / NAME).exists() else None
@@ -192,7 +193,8 @@ def _tell(recipe: str, folder: Path, weights: Path, of: str, *, json: bool) -> N
         print(f"report: {page}", file=sys.stderr)
     if failures:
         print(f"{failures} failures, see {folder / 'failures.jsonl'}", file=sys.stderr)
-    found = f"no AP of {of}: not judged, or nothing to judge by," if ap is None else f"AP of {of} {ap:.4f}"
+    why = "it could not be measured" if (folder / REPORT).exists() else "not judged"
+    found = f"no AP of {of}: {why}," if ap is None else f"AP of {of} {ap:.4f}"
     print(f"{found} after epoch {notes['epoch']}: {weights}")
 
 

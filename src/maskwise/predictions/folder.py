@@ -287,10 +287,10 @@ def _begin(job: Job, about: Json) -> list[Head]:
     about = json.loads(json.dumps(about))
     if job.resume and (job.out / OF_PREDICTIONS).exists():
         there = {name: value for name, value in read_about(job.out).items() if name != _WRITTEN}
-        if changed := differences(there, about):
+        if changed := differences({**there, "link": None}, {**about, "link": None}):  # links or copies are as good
             raise ValueError(f"{job.out} holds other predictions:\n  " + "\n  ".join(changed))
         return _heads(job.out)
-    if any(path.name != LOCK for path in job.out.iterdir()):
+    if any(path.name != LOCK and not _TEMPORARY.fullmatch(path.name) for path in job.out.iterdir()):
         if not job.exist_ok:
             raise ValueError(f"{job.out} is not empty: go on with --resume, allow --exist-ok, or choose another --out")
         _clear(job)

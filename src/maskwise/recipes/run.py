@@ -282,6 +282,8 @@ class Run(Generic[C]):
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed: expected a whole number from 0 to below 2**32, got {self.seed}")
         _at_least("num_classes", getattr(self.config, "num_classes", 1), 1)  # of all methods that have classes
+        if self.watch.best == "proposals" and not self.data.as_one:
+            raise ValueError("watch.best: proposals are judged where all classes are one, with data.as_one=true")
 
     def fitted(self, categories: Categories) -> "Run[C]":
         """With as many classes as the data has, where the method has classes."""

@@ -28,6 +28,8 @@ def annotation_files(root: Path) -> dict[str, Path]:
         for name in IN_SPLIT_FOLDERS:
             if folder.name != "annotations" and is_coco(folder / name):
                 found.setdefault(folder.name, folder / name)
+    if not found and is_coco(own := root / IN_SPLIT_FOLDERS[0]):  # the folder of one split
+        return {root.resolve().name: own}
     return found
 
 

@@ -223,7 +223,7 @@ def _categories(root: Path, labels: set[str]) -> Categories:
     if not path.is_file():
         return Categories(names=tuple(sorted(labels - set(_NO_CLASSES))))
     try:
-        names = [name for line in path.read_text("utf-8-sig").splitlines() if (name := line.strip())]
+        names = [name for line in path.read_text("utf-8-sig").split("\n") if (name := line.strip())]
         return Categories(names=tuple(name for name in names if name not in _NO_CLASSES))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
@@ -247,11 +247,12 @@ def _picture(root: Path, sheet: Sheet, problems: Problems) -> Path:
     """The picture that is named; else one beside the file, of that name or of the name of the file."""
     inner = PurePosixPath(sheet.picture.replace("\\", "/"))
     folder = sheet.path.parent
-    named = Path(os.path.normpath(folder / inner))
-    is_inside = bool(inner.name) and absolute(named).is_relative_to(absolute(root))
+    named = root / os.path.normpath(folder.relative_to(root) / inner)  # the root may have '..' of its own
+    has_name = inner.name not in ("", "..")
+    is_inside = has_name and absolute(named).is_relative_to(absolute(root))
     if is_inside and exists(named):
         return named
-    beside = [folder / inner.name] if inner.name else []
+    beside = [folder / inner.name] if has_name else []
     beside += [sheet.path.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES)]
     found = next((path for path in beside if exists(path)), None)
     if found is None:

@@ -123,7 +123,7 @@ def _sizes(window: Window, side: float) -> tuple[object, ...]:
         float(y.mean()) + window.y0,
         *(window.x0, window.y0, window.x0 + width, window.y0 + height),
     ]
-    return (_short(area * side**2), *(_short(length * side) for length in lengths))
+    return (str(area) if side == 1 else _short(area * side**2), *(_short(length * side) for length in lengths))
 
 
 def _scores(item: Item, i: int) -> tuple[str, ...]:

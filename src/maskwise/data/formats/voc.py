@@ -143,7 +143,7 @@ def _listed(root: Path, split: str) -> tuple[list[str], list[Problem]]:
     path = root / LISTS / f"{split}.txt"
     try:
         text = path.read_text("utf-8-sig", errors="surrogateescape")  # names of files may be no text
-        lines = [line.strip() for line in text.splitlines()]
+        lines = [line.strip() for line in text.split("\n")]  # names may hold other separators
     except OSError as error:
         raise ValueError(f"{path}: {error}") from None
     keys: dict[str, None] = {}
