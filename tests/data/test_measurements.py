@@ -88,6 +88,7 @@ def test_a_line_an_instance(tmp_path):
     assert (second["score"], second["quality"], second["mask_score"]) == ("", "", "")
 
 
+@pytest.mark.long
 def test_the_area_of_a_mosaic_is_not_rounded(tmp_path):
     size = (11_111, 11_113)
     item = Item(name="a.png", size=size, labelled=targets(np.ones(size, bool)))
