@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from maskwise.checkpoint import clear_half_written, write_bytes
 from maskwise.data.failures import cut_half_line, read_rows
-from maskwise.data.locks import held
+from maskwise.data.locks import LOCK, held
 from maskwise.evaluate.report import finite
 from maskwise.evaluate.validation import Validation
 from maskwise.terminal import plain
@@ -38,7 +38,6 @@ Row = Mapping[str, Any]
 REPORT, RESULTS, BOARD = "eval/report.json", "eval/results.json", "tensorboard"
 VALIDATION = "val/"
 """What the names of a validation's numbers begin with."""
-LOCK = ".lock"
 
 _AWAY = ".replaced"
 _LINES = ("metrics.jsonl", "failures.jsonl", "refused.jsonl")

@@ -189,6 +189,16 @@ def test_a_run_is_judged_by_what_it_held_out_wherever_its_data_lies(tmp_path, ca
     assert model.val(moved, split="train").masks.images == 10
 
 
+def test_where_nothing_was_held_out_nothing_judges_wherever_the_data_lies(tmp_path):
+    data, run = whole(tmp_path, 4), tiny_run(epochs=1)
+    run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None, held_out=0.2)))
+    model = load(train(run, tmp_path / "run", methods=METHODS), methods=METHODS)
+    with pytest.raises(ValueError, match="no picture was held out"):
+        model.val(data)
+    with pytest.raises(ValueError, match="moved: the run learned from all of it"):
+        model.val(data.rename(tmp_path / "moved"))
+
+
 def test_what_was_learned_from_judges_only_where_that_is_asked_for(tmp_path):
     data, run = whole(tmp_path, 4), tiny_run(epochs=1)
     run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None)))

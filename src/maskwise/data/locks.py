@@ -12,6 +12,9 @@ from typing import BinaryIO
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
+"""In a folder that one process alone may write to."""
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:

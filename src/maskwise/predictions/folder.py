@@ -31,7 +31,7 @@ from maskwise.data.files import OF_PREDICTIONS, absolute, at_home, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.measurements import PIXELS, Scale
 from maskwise.data.images import ImageReadError
-from maskwise.data.locks import held
+from maskwise.data.locks import LOCK, held
 from maskwise.masks import Masks
 from maskwise.predict import Failed, Options, Result, batch_size, keeper, outcomes
 from maskwise.predictions import formats
@@ -43,8 +43,6 @@ from maskwise.rle import RLE
 from maskwise.structures import Instances
 
 LINES, FAILURES = "predictions.jsonl", "failures.jsonl"
-LOCK = ".lock"
-"""There as long as a run is."""
 
 Json: TypeAlias = Any
 

@@ -76,11 +76,14 @@ def files(data: str, known: Known, *, split: str | None = None, format: str | No
     if source.held_out and split is None:
         return ToJudge(without_those_learned_from(source, known.held_out), f"{source.path}, what was held out")
     opened = opened_split(source, split or source.val)
-    if split is None and is_own and source.train in (None, opened.split):
+    kept = known.held_out if split is None else None
+    kept = kept if kept is not None and _are_its(opened, kept) else None
+    learned = split is None and is_own and source.val is None and source.train in (None, opened.split)
+    if learned or (kept is not None and not kept["val"]):
         raise ValueError(f"{data}: the run learned from all of it; name other data, or a split, to judge it by")
-    if split is None and known.held_out is not None and _are_its(opened, known.held_out):
+    if kept is not None:
         log.warning("these have the names of the run's own pictures: judged by those that it held out; see --split")
-        return ToJudge(only(opened, known.held_out["val"]), f"{source.path}, what was held out")
+        return ToJudge(only(opened, kept["val"]), f"{source.path}, what was held out")
     return ToJudge(opened, f"{source.path} {opened.split}".rstrip())
 
 
