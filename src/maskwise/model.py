@@ -283,7 +283,8 @@ def train_from(
     entry, weights, run = METHODS[model.about.method], model.module.state_dict(), beginning_with(model, run)
     log.info("method, options and weights are those of %s", model.name)
     begin = partial(_begin, weights=weights, known=model.categories, build=partial(_of_size, entry, run))
-    return train(run, Path(folder), begin=begin, resume=resume, exist_ok=exist_ok)
+    before = judging.known_of(model.run)
+    return train(run, Path(folder), begin=begin, before=before, resume=resume, exist_ok=exist_ok)
 
 
 def beginning_with(model: Model, run: Run[Any]) -> Run[Any]:

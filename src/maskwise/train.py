@@ -36,8 +36,8 @@ from maskwise.methods import METHODS, Entry, Method, staged
 from maskwise.out_of_memory import is_out_of_memory
 from maskwise.progress import Progress
 from maskwise.recipes.judging import SPLIT, split_of
-from maskwise.recipes.run import Files, Run, differences
-from maskwise.recipes.sources import Sources, loader, sources
+from maskwise.recipes.run import Files, Run, Synthetic, differences
+from maskwise.recipes.sources import REST, UNKNOWN, Known, Sources, loader, sources
 from maskwise.report import run_folder
 from maskwise.structures import Images, Instances, Losses
 
@@ -65,11 +65,13 @@ def train(
     *,
     methods: Mapping[str, Entry] = METHODS,
     begin: Begin | None = None,
+    before: Known = UNKNOWN,
     resume: bool = False,
     exist_ok: bool = False,
 ) -> Path:
     """Train, or with `resume` go on with the run in the folder.
 
+    `begin` gives the weights of a model to begin with, `before` is what is known of the run that trained that.
     Returns the file of the best weights, by the AP that `run.watch.best` names; of the last ones where none is best.
     """
     if run.begins_with is not None and begin is None:
@@ -84,7 +86,7 @@ def train(
         ):
             going_on = resume and checkpoint.any_in(folder / "state")
             with _room(folder, world, going_on=going_on, exist_ok=exist_ok, resume=resume):
-                t = _begin(run, folder, world, methods, begin)
+                t = _begin(run, folder, world, methods, begin, before)
                 if not going_on:
                     _describe(t)
             with t.book, t.loader:
@@ -172,9 +174,13 @@ class _Training:
         )
 
 
-def _begin(run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entry], begin: Begin | None) -> _Training:
+def _begin(
+    run: Run[Any], folder: Path, world: World, methods: Mapping[str, Entry], begin: Begin | None, before: Known
+) -> _Training:
     """The same on all ranks, up to the chance that each has for itself."""
-    on, opened, optim = distributed.device(world, run.device), sources(run.data), run.optim
+    on, opened, optim = distributed.device(world, run.device), sources(run.data, before=before), run.optim
+    if run.watch.best == "keypoints" and not opened.categories.keypoints:
+        raise ValueError("watch.best: the data has no keypoints to judge by")
     reproducible.seed(run.seed)
     run = run.fitted(opened.categories)
     module = _module(methods, run)
@@ -414,11 +420,17 @@ def _validate(t: _Training, val: Source, signals: Signals) -> _Verdict | None:
     everything = validation.in_order(val, distributed.gathered(t.world, pairs))
     if not t.world.is_main:
         return None
-    data = t.run.data.source
-    name = f"{data.path} {data.val}" if isinstance(data, Files) else f"{len(val)} scenes"
-    whole = Comparison(categories=t.sources.categories, pairs=tuple(pair for _, pair in everything), data=name)
+    judged, name = tuple(pair for _, pair in everything), _judging(t.run.data.source, len(val))
+    whole = Comparison(categories=t.sources.categories, pairs=judged, data=name)
     ids = [validation.image_id(val, i) for i, _ in everything]
     return _Verdict(validation.validation(whole), validation.results(whole, ids))
+
+
+def _judging(data: Files | Synthetic, count: int) -> str:
+    """What judges, for people."""
+    if not isinstance(data, Files):
+        return f"{count} scenes"
+    return f"{data.path}{REST}" if data.val is None else f"{data.path} {data.val}"
 
 
 def _found(method: Method, images: Images) -> list[Instances]:

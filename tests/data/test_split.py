@@ -66,6 +66,26 @@ def test_a_small_picture_does_not_take_the_place_of_tiles():
         assert len(judged) in (25, 26)
 
 
+def test_what_is_known_is_not_held_out():
+    """Whatever the seed: of what is known, tiles of the same picture are no news either."""
+    names = [f"{i}.png" for i in range(10)]
+    for seed in range(9):
+        learned, judged = held_out(data(*TILES, *names), 0.2, seed=seed, known=[*TILES[:13], *names[:6], "gone.png"])
+        assert judged is not None
+        assert {record.name for record in judged} <= {*TILES[16:], *names[6:]}
+        assert len(learned) + len(judged) == 30
+        assert abs(len(judged) - 6) <= 2
+
+
+def test_all_that_is_news_may_be_held_out_and_nothing_else():
+    names = [f"{i}.png" for i in range(9)]
+    learned, judged = held_out(data(*names), 0.5, known=names[2:])
+    assert judged is not None
+    assert {record.name for record in judged} == set(names[:2])
+    learned, judged = held_out(data(*names), 0.5, known=names)
+    assert (len(learned), judged) == (9, None)
+
+
 @pytest.mark.parametrize("by", [r"plant\d+", r"(plant\d+)_day\d", "^[^_]*"])
 def test_names_can_say_what_belongs_together(by):
     several = data(*(f"plant{i}_day{day}.png" for day in range(3) for i in range(10)))

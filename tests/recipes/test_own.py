@@ -13,7 +13,8 @@ from maskwise.commands import val
 from maskwise.data.open import open_data
 from maskwise.data.split import held_out
 from maskwise.data.transforms import Enlarge, RandomCrop, Resize
-from maskwise.model import load
+from maskwise.methods import METHODS as METHODS_OF_ALL
+from maskwise.model import load, train_model
 from maskwise.recipes import own
 from maskwise.recipes.chosen import chosen
 from maskwise.recipes.judging import Known
@@ -181,6 +182,7 @@ def test_a_run_is_judged_by_what_it_held_out_wherever_its_data_lies(tmp_path, ca
     data, run = whole(tmp_path, 10), tiny_run(epochs=1)
     run = replace(run, data=replace(run.data, source=Files(path=str(data), val=None, held_out=0.2)))
     model = load(train(run, tmp_path / "run", methods=METHODS), methods=METHODS)
+    assert json.loads((tmp_path / "run" / "eval" / "report.json").read_text())["data"] == f"{data}, what was held out"
     moved = data.rename(tmp_path / "moved")
     for named in (moved, moved / "train.json"):
         caplog.clear()
@@ -197,6 +199,44 @@ def test_where_nothing_was_held_out_nothing_judges_wherever_the_data_lies(tmp_pa
         model.val(data)
     with pytest.raises(ValueError, match="moved: the run learned from all of it"):
         model.val(data.rename(tmp_path / "moved"))
+
+
+def test_what_a_model_has_learned_from_does_not_judge_those_that_begin_with_it(tmp_path, monkeypatch, caplog):
+    """Nor those that begin with them in turn, where there are more pictures, another draw, or the data was moved."""
+    monkeypatch.setitem(METHODS_OF_ALL, "tiny", METHODS["tiny"])
+    data, first = whole(tmp_path, 10), tiny_run(epochs=1)
+
+    def begun(model, name, data, seed):
+        source = Files(path=str(data), val=None, held_out=0.4, held_out_seed=seed)
+        run = replace(first, data=replace(first.data, source=source))
+        return model.train(run, tmp_path / name) if model else train_model(run, tmp_path / name)
+
+    def split(name):
+        return {part: set(n) for part, n in json.loads((tmp_path / name / "split.json").read_text()).items()}
+
+    model, learned = begun(None, "0", data, 0), set()
+    write_scenes(data, train=30, val=0)
+    data = data.rename(tmp_path / "moved")
+    for seed in (1, 2):
+        learned |= split(str(seed - 1))["train"]
+        model = begun(model, str(seed), data, seed)
+        assert split(str(seed))["val"]
+        assert not split(str(seed))["val"] & learned
+    assert split("2")["val"] <= split("1")["val"]
+    others = write_scenes(tmp_path / "others", train=25, val=0)  # of the same names, but not all of them
+    begun(model, "3", others, 3)
+    assert split("3")["val"] & learned
+    assert "no news" not in caplog.text
+
+
+def test_where_a_model_has_learned_from_all_it_is_said(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(METHODS_OF_ALL, "tiny", METHODS["tiny"])
+    data, run = whole(tmp_path, 10), tiny_run(epochs=1)
+    source = Files(path=str(data), val=None)
+    model = train_model(replace(run, data=replace(run.data, source=source)), tmp_path / "0")
+    again = replace(run, data=replace(run.data, source=replace(source, held_out=0.4)))
+    model.train(again, tmp_path / "1")
+    assert "has learned from these pictures: what is held out of them is no news to it" in caplog.text
 
 
 def test_what_was_learned_from_judges_only_where_that_is_asked_for(tmp_path):

@@ -108,6 +108,13 @@ def test_crowds_are_objects_where_that_is_asked_for(tmp_path):
         assert source[0].targets.crowd.any().item() is not asked
 
 
+def test_keypoints_that_the_data_has_not_are_not_waited_for(tmp_path):
+    run = tiny_run(epochs=1, watch={"best": "keypoints"})
+    with pytest.raises(ValueError, match=r"watch\.best: the data has no keypoints to judge by"):
+        train(run, tmp_path / "run", methods=METHODS)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("count", [17, 5])
 def test_the_best_weights_can_be_those_of_the_best_keypoints(count, people, tmp_path):
     class Pointing(Tiny):

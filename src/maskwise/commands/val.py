@@ -104,7 +104,9 @@ def val(
 
 def _place(model: str, shown: str, *, exist_ok: bool) -> Path:
     """Where the page goes if nothing is said: by the names of the model and of the data."""
-    data = Path(shown.replace(", what was held out", " held out")).name
+    from maskwise.recipes.sources import REST
+
+    data = Path(shown.replace(REST, " held out")).name
     folder = Path("runs/val") / re.sub(r"[^\w.-]+", "-", f"{_name(model)}-{data}")
     return (folder if exist_ok else free(folder)) / "report.html"
 

@@ -9,21 +9,22 @@ from maskwise.data.dataset import DataSet
 from maskwise.data.formats import json_file
 from maskwise.data.split import only
 from maskwise.recipes.chosen import RUN_FILE
-from maskwise.recipes.run import Data, Files, Synthetic
-from maskwise.recipes.sources import Split, format_elsewhere, opened_split, without_those_learned_from
+from maskwise.recipes.run import Data, Files
+from maskwise.recipes.sources import (
+    REST,
+    UNKNOWN,
+    Known,
+    Split,
+    are_its,
+    format_elsewhere,
+    opened_split,
+    without_those_learned_from,
+)
 from maskwise.recipes.stored import from_json
 
 log = logging.getLogger(__name__)
 
 SPLIT = "split.json"
-
-
-class Known(NamedTuple):
-    """Of the run of a model."""
-
-    source: Files | Synthetic | None = None
-    held_out: Split | None = None
-    """Which pictures, by their names, where they are at hand."""
 
 
 class ToJudge(NamedTuple):
@@ -62,7 +63,7 @@ def split_of(folder: Path) -> Split | None:
 
 
 def known_of(folder: Path | None) -> Known:
-    return Known() if folder is None else Known(data_of(folder).source, split_of(folder))
+    return UNKNOWN if folder is None else Known(data_of(folder).source, split_of(folder))
 
 
 def files(data: str, known: Known, *, split: str | None = None, format: str | None = None) -> ToJudge:
@@ -74,19 +75,14 @@ def files(data: str, known: Known, *, split: str | None = None, format: str | No
         format = format or (format_elsewhere(own, data) if isinstance(own, Files) else None)
         source = Files(path=data, format=format, val=None)
     if source.held_out and split is None:
-        return ToJudge(without_those_learned_from(source, known.held_out), f"{source.path}, what was held out")
+        return ToJudge(without_those_learned_from(source, known.held_out), f"{source.path}{REST}")
     opened = opened_split(source, split or source.val)
     kept = known.held_out if split is None else None
-    kept = kept if kept is not None and _are_its(opened, kept) else None
+    kept = kept if kept is not None and are_its(opened, kept) else None
     learned = split is None and is_own and source.val is None and source.train in (None, opened.split)
     if learned or (kept is not None and not kept["val"]):
         raise ValueError(f"{data}: the run learned from all of it; name other data, or a split, to judge it by")
     if kept is not None:
         log.warning("these have the names of the run's own pictures: judged by those that it held out; see --split")
-        return ToJudge(only(opened, kept["val"]), f"{source.path}, what was held out")
+        return ToJudge(only(opened, kept["val"]), f"{source.path}{REST}")
     return ToJudge(opened, f"{source.path} {opened.split}".rstrip())
-
-
-def _are_its(data: DataSet, held_out: Split) -> bool:
-    """Whether all pictures of the run are among these, which were moved or are called by another path."""
-    return {name for part in ("train", "val") for name in held_out[part]} <= {record.name for record in data}

@@ -1,5 +1,6 @@
 """The data that a run names: opened, and in batches."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from maskwise.data.open import candidates, detected, open_data
 from maskwise.data.source import FileSource, Source, as_one
 from maskwise.data.split import held_out, only
 from maskwise.data.transforms import HorizontalFlip, VerticalFlip, compose
-from maskwise.recipes.run import MOST_SCENES, Change, Data, Files, Run
+from maskwise.recipes.run import MOST_SCENES, Change, Data, Files, Run, Synthetic
+
+log = logging.getLogger(__name__)
 
 FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = MOST_SCENES, 2 * MOST_SCENES
 """Seeds far from the training scenes. Test scenes are ones that model selection has not seen either."""
@@ -24,9 +27,39 @@ FIRST_VALIDATION_SCENE, FIRST_TEST_SCENE = MOST_SCENES, 2 * MOST_SCENES
 HOLD_OUT = "--set data.source.train=null data.source.val=null data.source.held_out=0.2"
 """What works where the data has no splits."""
 
+REST = ", what was held out"
+"""Behind the name of data, for people: what of it judges."""
 
 Split: TypeAlias = Mapping[str, Sequence[str]]
 """Names of the pictures in `train` and in `val`."""
+
+
+class Known(NamedTuple):
+    """Of the run of a model."""
+
+    source: Files | Synthetic | None = None
+    held_out: Split | None = None
+    """Which pictures, by their names, where they are at hand."""
+
+    def learned_from(self, source: Files, data: DataSet) -> Sequence[str]:
+        """Names of the pictures of this data that the run learned from."""
+        if not isinstance(self.source, Files):
+            return ()
+        its_own = Path(self.source.path).resolve() == Path(source.path).resolve()
+        if self.held_out is not None:
+            return self.held_out["train"] if its_own or are_its(data, self.held_out) else ()
+        if its_own and self.source.train == source.train:
+            log.warning("the model has learned from these pictures: what is held out of them is no news to it")
+        return ()
+
+
+UNKNOWN = Known()
+"""Of a model whose run is not at hand, and of a network that begins from chance."""
+
+
+def are_its(data: DataSet, held_out: Split) -> bool:
+    """Whether all pictures of a run are among these, which were moved or are called by another path."""
+    return {name for part in ("train", "val") for name in held_out[part]} <= {record.name for record in data}
 
 
 class Sources(NamedTuple):
@@ -37,15 +70,18 @@ class Sources(NamedTuple):
     """Names of the pictures, where the splits are not the data's own."""
 
 
-def sources(data: Data, split: Split | None = None) -> Sources:
-    """What is learned from, and what it is judged by: where a run held pictures out, as the split says that it left."""
-    found = _sources(data, split)
+def sources(data: Data, split: Split | None = None, *, before: Known = UNKNOWN) -> Sources:
+    """What is learned from, and what it is judged by: where a run held pictures out, as the split says that it left.
+
+    `before`: of the run of the model that this one begins with; what that has learned from is not held out.
+    """
+    found = _sources(data, split, before)
     if not data.as_one:
         return found
     return Sources(as_one(found.train), None if found.val is None else as_one(found.val), OBJECT, found.split)
 
 
-def _sources(data: Data, split: Split | None = None) -> Sources:
+def _sources(data: Data, split: Split | None = None, before: Known = UNKNOWN) -> Sources:
     source = data.source
     if not isinstance(source, Files):
         val = source.scenes.samples(source.val, start=FIRST_VALIDATION_SCENE) if source.val else None
@@ -56,7 +92,7 @@ def _sources(data: Data, split: Split | None = None) -> Sources:
         learned = replace(learned, records=tuple(record for record in learned if not record.empty))
     judged, names = None if source.val is None else _split(source, source.val, "val"), None
     if source.held_out:
-        learned, judged = _held_out(learned, source, split)
+        learned, judged = _held_out(learned, source, split, before)
         names = {name: [r.name for r in part or ()] for name, part in (("train", learned), ("val", judged))}
     if not len(learned):
         raise ValueError(f"{source.path}: no picture to learn from{'' if source.empty else ' has an annotation'}")
@@ -65,10 +101,11 @@ def _sources(data: Data, split: Split | None = None) -> Sources:
     return Sources(FileSource(learned), FileSource(judged) if judged else None, learned.categories, names)
 
 
-def _held_out(data: DataSet, source: Files, split: Split | None) -> tuple[DataSet, DataSet | None]:
+def _held_out(data: DataSet, source: Files, split: Split | None, before: Known) -> tuple[DataSet, DataSet | None]:
     """Pictures that have come since are in neither half."""
     if split is None:
-        return held_out(data, source.held_out, seed=source.held_out_seed, by=source.held_out_by)
+        known = before.learned_from(source, data)
+        return held_out(data, source.held_out, seed=source.held_out_seed, by=source.held_out_by, known=known)
     there = {record.name for record in data}
     if gone := [name for part in ("train", "val") for name in split[part] if name not in there]:
         raise ValueError(f"{source.path}: {gone[0]} is gone, which the run learned from or was judged by")
