@@ -44,6 +44,17 @@ def test_decoding_gives_the_tight_window_back(bits):
         assert window.bits[:, -1].any()
 
 
+@given(st.lists(bitmaps, max_size=5))
+def test_many_are_decoded_as_each_alone(several):
+    codes = [{"size": list(bits.shape), "counts": reference(bits)} for bits in several]
+    found = rle.decode_all(codes)
+    assert len(found) == len(codes)
+    for code, window in zip(codes, found, strict=True):
+        alone = rle.decode(code)
+        assert window[:2] == alone[:2]
+        assert np.array_equal(window.bits, alone.bits)
+
+
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=30))
 def test_runs_of_any_length_survive_the_string(counts):
     assert rle.from_string(rle.to_string(np.array(counts))).tolist() == counts

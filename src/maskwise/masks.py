@@ -70,12 +70,11 @@ class Masks:
 
     @classmethod
     def from_rle(cls, masks: Iterable[RLE], size: Size) -> "Masks":
-        windows = []
-        for i, mask in enumerate(masks):
+        codes = list(masks)
+        for i, mask in enumerate(codes):
             if tuple(mask["size"]) != tuple(size):
                 raise ValueError(f"mask {i} is for a picture of {mask['size']}, expected {list(size)}")
-            windows.append(rle.decode(mask))
-        return cls.of(windows, size)
+        return cls.of(rle.decode_all(codes), size)
 
     @classmethod
     def from_outlines(cls, objects: Iterable[Sequence[Polygon]], size: Size) -> "Masks":

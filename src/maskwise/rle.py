@@ -39,8 +39,14 @@ def encode(windows: Sequence[Window], size: Size) -> list[RLE]:
 
 def decode(rle: RLE) -> Window:
     """The tight window of a compressed mask."""
-    height, width = rle["size"]
-    return from_counts(from_string(rle["counts"]), (height, width))
+    return decode_all([rle])[0]
+
+
+def decode_all(masks: Sequence[RLE]) -> list[Window]:
+    """The tight windows of compressed masks; small ones are decoded several times as fast as one by one."""
+    runs, per_mask = from_strings([mask["counts"] for mask in masks])
+    parts = np.split(runs, per_mask.cumsum()[:-1]) if masks else []
+    return [from_counts(part, (mask["size"][0], mask["size"][1])) for part, mask in zip(parts, masks, strict=True)]
 
 
 def from_counts(counts: Int[np.ndarray, " r"], size: Size) -> Window:

@@ -36,7 +36,7 @@ def boundaries(masks: Sequence[RLE]) -> list[RLE]:
         return []
     height, width = masks[0]["size"]
     distance = max(1, round(DIAGONAL_SHARE * float(np.hypot(height, width))))
-    windows = [rle.decode(mask) for mask in masks]
+    windows = rle.decode_all(masks)
     return rle.encode([Window(w.x0, w.y0, inner_boundary(w.bits, distance)) for w in windows], (height, width))
 
 
