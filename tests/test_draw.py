@@ -190,6 +190,17 @@ def test_a_keypoint_far_outside_costs_no_memory(far: float) -> None:
     assert (drawn[39] != 128).any()
 
 
+@pytest.mark.parametrize("odd", [(float("nan"), 5.0, 2.0), (5.0, 5.0, float("nan"))])
+def test_a_keypoint_that_is_no_number_is_not_drawn(odd: tuple[float, float, float]) -> None:
+    named = Categories(names=("fly",), keypoints=("head", "tail"), skeleton=((0, 1),))
+    targets = truth([block(10, 5, 20, 10)], (40, 60))
+    drawn = [
+        overlay(grey(40, 60), replace(targets, keypoints=torch.tensor([[[20.0, 10.0, 2.0], other]])), named, fill=0)
+        for other in (odd, (0.0, 0.0, 0.0))
+    ]
+    assert (drawn[0] == drawn[1]).all()
+
+
 def test_labels_say_class_score_and_quality() -> None:
     windows = [block(10, 30, 60, 30), block(100, 90, 60, 30)]
     size = (200, 300)

@@ -226,7 +226,7 @@ def _draw_skeletons(canvas: Picture, points: np.ndarray, categories: Categories,
     """White lines between the labelled keypoints, and a dot on each: coloured where seen, white where hidden."""
     fine = 4  # drawn so much larger, for smooth edges
     for k, person in enumerate(points):
-        there = person[:, 2] > 0
+        there = (person[:, 2] > 0) & ~np.isnan(person).any(1)
         if not there.any():
             continue
         pad = 3 * wide + 2
