@@ -303,6 +303,40 @@ def test_images_that_contradict_each_other(dataset, tmp_path, picture):
     assert data[3].labelled().targets.masks.size == (7, 9)
 
 
+NO_FILES = (
+    "",
+    ".",
+    "..",
+    "/",
+    "a/..",
+    "a/.",
+    "a/",
+    "/..",
+    "x/../..",
+    "C:/..",
+    "a\\..",
+    "a/../",
+    "a\0.png",
+    "\ud800.png",
+)
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_a_name_that_no_picture_can_have_costs_only_its_picture(dataset, tmp_path, picture, name):
+    data = dataset([entry(1), entry(2, image_id=2)], [image(1, "a.png"), image(2, name)])
+    assert [record.name for record in data] == ["a.png"]
+    assert [(p.where, p.rule) for p in data.problems] == [
+        ("image 2", "missing-image"),
+        ("annotation 2", "unknown-image"),
+    ]
+    out = tmp_path / "out"
+    picture(tmp_path / "a.png", SIZE)
+    picture(out / "a.png", (1, 1))  # is replaced: no other split that is there has it
+    (out / "val.json").write_text(json.dumps(content([], [image(2, name)])))
+    coco.write(out, data.categories, [Item.of(data[0])])
+    assert [record.name for record in coco.read(out, split="train")] == ["a.png"]
+
+
 def test_categories_are_sorted_by_id_and_told_apart(dataset):
     categories = [
         {"id": 9, "name": "b"},

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from maskwise.data import images, pillow
 from maskwise.data.dataset import Item
 from maskwise.data.formats.pictures import put_picture
-from maskwise.data.images import ImageReadError, image_size, list_images, read_image, to_bytes, write_image
+from maskwise.data.images import (
+    ImageReadError,
+    count_frames,
+    image_size,
+    list_images,
+    read_image,
+    to_bytes,
+    write_image,
+)
 from maskwise.structures import Targets
 
 HEIGHT, WIDTH = 19, 26
@@ -449,3 +457,31 @@ def test_a_picture_that_lies_there_already_is_never_linked_to_itself(tmp_path, p
     assert image.read_bytes() == before
     assert not image.is_symlink()
     assert alias.is_symlink()
+
+
+@given(st.data())
+def test_frames_of_a_gif_are_counted_as_pillow_counts_them(data):
+    """Also of one that is cut off or has been changed."""
+    several = [PIL.Image.fromarray(np.full((4, 4, 3), 60 * i, np.uint8)) for i in range(4)]
+    file = io.BytesIO()
+    several[0].save(file, "GIF", save_all=True, append_images=several[1:], comment=b"," * 300, loop=3)
+    content = bytearray(file.getvalue()[: data.draw(st.integers(20, len(file.getvalue())))])
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(13, len(content) - 1), st.integers(0, 255)), max_size=3)
+    ):
+        content[place] = value
+    try:
+        expected = PIL.Image.open(io.BytesIO(content)).n_frames
+    except Exception:  # it is no picture at all
+        return
+    assert count_frames(bytes(content)) == expected
+
+
+def test_frames_of_a_gif_are_counted_no_further_than_asked():
+    file = io.BytesIO()
+    PIL.Image.new("P", (1, 1)).save(file, "GIF")
+    head, _, frame = file.getvalue().partition(b",")
+    content = head + b"," + frame.removesuffix(b";") + 10**6 * (b"," + frame.removesuffix(b";"))
+    start = time.perf_counter()
+    assert count_frames(content) == 1000
+    assert time.perf_counter() - start < 0.5

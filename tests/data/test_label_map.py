@@ -11,8 +11,9 @@ from PIL import Image
 
 from maskwise.categories import Categories
 from maskwise.data.dataset import Item
-from maskwise.data.formats import label_map, labelme, mask_folder, voc, yolo
-from maskwise.data.images import read_label_map, write_label_map
+from maskwise.data.formats import cityscapes, coco, label_map, labelme, mask_folder, voc, yolo
+from maskwise.data.formats.pictures import TOO_LONG
+from maskwise.data.images import read_image, read_label_map, write_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Targets
 
@@ -341,6 +342,12 @@ def test_the_nearer_one_is_in_front_and_fields_without_a_place_are_counted(tmp_p
     assert losses["depth"] == losses["stated areas"] == 2
 
 
+def test_a_class_without_a_name_is_refused(tmp_path):
+    """Its lines in the table would be those of class 'object'."""
+    with pytest.raises(ValueError, match="cannot be called ''"):
+        label_map.write(tmp_path, Categories(names=("a", "")), [])
+
+
 def test_more_instances_than_16_bits_count_are_refused(tmp_path):
     nothing = torch.zeros(65_536, dtype=torch.int64)
     empty = Masks(torch.zeros(0, dtype=torch.bool), nothing[:, None].expand(-1, 4), (1, 1))
@@ -370,3 +377,44 @@ def test_instances_that_cannot_keep_their_ids_are_counted(format, ids, lost, tmp
     targets = Targets.from_masks(masks, torch.zeros(2, dtype=torch.int64))
     item = Item(name="a.png", size=(1, 2), labelled=targets, ids=ids)
     assert format.write(tmp_path, CATEGORIES, [item], split="train").losses.get("instance ids", 0) == lost
+
+
+# --- names that a format cannot give its files
+
+
+ALL = [cityscapes, coco, label_map, labelme, mask_folder, voc, yolo]
+LONGEST = 255
+"""Bytes of a name, on most file systems."""
+
+
+def of_car(name, image=None):
+    targets = Targets.from_masks(Masks.from_dense(torch.ones(1, 2, 3, dtype=torch.bool)), torch.tensor([0]))
+    return Item(name=name, size=(2, 3), labelled=targets, image=image)
+
+
+@pytest.mark.parametrize("format", ALL)
+@pytest.mark.parametrize("name", [".a.png", ".a/b.png", "x/.a/.b.png", "_a.png", "_leftImg8bit.png"])
+def test_no_picture_is_hidden_from_readers(format, name, tmp_path, picture):
+    image = picture(tmp_path / "in.png", (2, 3))
+    written = format.write(tmp_path / "out", Categories(names=("car",)), [of_car(name, image)])
+    assert all(path.is_relative_to(tmp_path / "out") for path in written.files)
+    (record,) = (data := format.read(tmp_path / "out")).records
+    assert (len(record.labelled().targets), data.problems) == (1, ())
+    assert np.array_equal(read_image(record.path), read_image(image))
+
+
+@pytest.mark.parametrize("format", ALL)
+@pytest.mark.parametrize("over", [0, 1])
+@pytest.mark.parametrize("has_picture", [True, False])
+def test_a_name_that_is_too_long_costs_only_its_picture(format, over, has_picture, tmp_path, picture, caplog):
+    """Annotations may name pictures that are not there, and formats add endings."""
+    image = picture(tmp_path / "in.png", (2, 3))
+    name = f"{'a' * (LONGEST - 4 + over)}.png"
+    items = [of_car(name, image if has_picture else None), of_car("b.png", image)]
+    written = format.write(tmp_path / "out", Categories(names=("car",)), items)
+    is_lost = format in (labelme, cityscapes) or (over and (has_picture or format is not coco))
+    assert written.losses.get(TOO_LONG, 0) == is_lost
+    assert caplog.text.count(f"{name}: left out of {tmp_path / 'out'}") == is_lost
+    if is_lost:
+        (record,) = (data := format.read(tmp_path / "out")).records
+        assert (len(record.labelled().targets), data.problems) == (1, ())

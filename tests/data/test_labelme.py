@@ -3,6 +3,7 @@ import io
 import json
 import pickle
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,20 @@ def test_odd_fields_are_warnings(dataset):
     ]
 
 
+def test_a_size_far_beyond_the_picture_costs_no_memory(dataset):
+    side = 5000
+    whole = [shape([[0, 0], [side, 0], [side, side], [0, side]])] * 16
+    data = dataset(whole, imageHeight=side, imageWidth=side)
+    tracemalloc.start()
+    labelled = data[0].labelled()
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    assert (len(labelled.targets), found(data)) == (0, [("", "size-differs", "error")])
+    assert labelled.problems[0].file == "a.json"
+    data = dataset(whole[:3], imageHeight=SIZE[0] + 1)
+    assert len(data[0].labelled().targets) == 3
+
+
 def test_scores_ride_in_the_description(dataset):
     first = shape(description="seen by Ann; score=0.5 quality=0.25 mask_score=0.125")
     read = dataset([first, shape(description="score=1e-3 quality=0.5")])[0].labelled()
@@ -184,6 +199,7 @@ def test_files_that_are_broken_or_something_else(dataset, tmp_path):
         (None, "a.png", "sub/a.png", ["missing-image"]),
         ("", "a.png", "sub/a.png", []),
         ("a\0.png", "a.png", "sub/a.png", ["missing-image"]),
+        ("\ud800.png", "a.png", "sub/a.png", ["missing-image"]),
     ],
 )
 def test_finds_the_picture(tmp_path, picture, image_path, there, name, rules):
@@ -300,6 +316,6 @@ def test_what_cannot_be_written(tmp_path):
         labelme.write(tmp_path, CATEGORIES, items)
     with pytest.raises(ValueError, match="other categories"):
         labelme.write(tmp_path, Categories(names=("x",)), items[:1])
-    for name in ("__ignore__", "a\nb", " a"):
+    for name in ("__ignore__", "a\nb", " a", ""):
         with pytest.raises(ValueError, match="cannot be called"):
             labelme.write(tmp_path / "new", Categories(names=(name,)), items[:1])

@@ -179,3 +179,67 @@ def test_masks_that_a_picture_had_before_are_gone(tmp_path):
     put(tmp_path / "train/masks/a/4.png", [[1, 1, 1]])
     kept = {f"c/cell/{i}.png" for i in (1, 2, 3)}
     assert write("a/b.png", "a.png", ids=[1, 1, 0]) == {"a/cell/1.png", "a/b/cell/1.png", *kept}
+
+
+@pytest.fixture
+def nested(tmp_path, picture):
+    """Writes pictures of which one has the name of a folder of others, with their masks and classes."""
+
+    def write(**given):
+        items = []
+        for name, (ids, labels) in given.items():
+            masks, found = Masks.from_label_map(np.array([ids]))
+            targets = Targets.from_masks(masks, torch.tensor(labels))
+            inner = name.replace("_", "/") + ".png"
+            image = picture(tmp_path / "in" / inner, (1, 4))
+            items.append(Item(name=inner, size=(1, 4), labelled=targets, ids=found, image=image))
+        mask_folder.write(tmp_path / "out", Categories(names=("cell", "b")), items)
+
+    def read():
+        records = {record.name.removeprefix("train/images/"): record for record in mask_folder.read(tmp_path / "out")}
+        read = {name: record.labelled() for name, record in records.items()}
+        assert not [problem for labelled in read.values() for problem in labelled.problems]
+        return {name: (sorted(one.ids), sorted(one.targets.labels.tolist())) for name, one in read.items()}
+
+    return write, read
+
+
+def test_masks_of_a_picture_may_lie_below_those_of_another(nested):
+    """One of them has a class that is called as the other picture is."""
+    write, read = nested
+    given = {"a": ([1, 1, 2, 0], [0, 1]), "a_b": ([5, 0, 6, 6], [0, 1]), "a_b_b": ([0, 0, 7, 8], [1, 0])}
+    expected = {
+        "a.png": ([1, 2], [0, 1]),
+        "a/b.png": ([5, 6], [0, 1]),
+        "a/b/b.png": ([7, 8], [0, 1]),
+    }
+    write(**given)
+    assert read() == expected
+    write(**dict(reversed(given.items())))
+    assert read() == expected
+
+
+def test_masks_of_a_picture_that_is_not_written_anew_stay(nested):
+    write, read = nested
+    write(a=([1, 1, 2, 0], [0, 1]), a_b=([5, 0, 6, 6], [0, 1]))
+    write(a=([3, 3, 3, 3], [1]))
+    assert read() == {"a.png": ([3], [1]), "a/b.png": ([5, 6], [0, 1])}
+    write(a_b=([4, 4, 4, 4], [0]))
+    assert read() == {"a.png": ([3], [1]), "a/b.png": ([4], [0])}
+
+
+def test_masks_without_classes_may_lie_below_those_of_another(tmp_path, picture):
+    for name in ("a", "a/b"):
+        picture(tmp_path / f"images/{name}.png", (1, 2))
+    put(tmp_path / "masks/a/1.png", [[1, 0]])
+    put(tmp_path / "masks/a/b/1.png", [[1, 1]])
+    data = mask_folder.read(tmp_path)
+    assert data.categories.names == ("object",)
+    areas = {record.name: record.labelled().targets.masks.area().tolist() for record in data}
+    assert areas == {"images/a.png": [1], "images/a/b.png": [2]}
+
+
+def test_a_class_that_is_too_long_for_a_folder_is_refused_first(tmp_path):
+    with pytest.raises(ValueError, match=r"category 'ü{78}.* is too long for the name of a folder"):
+        mask_folder.write(tmp_path, Categories(names=("a", "ü" * 90)), [])
+    assert not list(tmp_path.rglob("*.json"))

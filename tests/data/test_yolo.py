@@ -62,8 +62,38 @@ def test_an_odd_count_ends_in_a_confidence(dataset):
     assert instances.mask_scores.tolist() == [0.5, 0.25]
     assert (instances.labels.tolist(), instances.quality.tolist()) == ([0, 1], [1, 1])
     data = dataset(f"1 {SQUARE} 0.25\n0 {SQUARE}\n")
-    assert data[0].labelled().scores is None
-    assert rules(data) == [("", "missing-scores", "warning")]
+    assert (data[0].labelled().scores, data[0].labelled().ids) == (None, (2,))
+    assert rules(data) == [("line 1", "degenerate-polygon", "error")]
+
+
+def test_a_polygon_that_lost_a_number_has_no_confidence(dataset, tmp_path, picture):
+    lost = SQUARE.removesuffix(" 0.6")
+    data = dataset(f"1 {SQUARE}\n0 {lost}\n1 {SQUARE}\n")
+    assert (data[0].labelled().scores, data[0].labelled().ids) == (None, (1, 3))
+    assert rules(data) == [("line 2", "degenerate-polygon", "error")]
+    assert (
+        "an odd count of 7 numbers, but most lines here end in no confidence" in data[0].labelled().problems[0].message
+    )
+    for i in range(150):  # alone in its file, too; of so many only some are asked
+        picture(tmp_path / f"images/train/{i}.png", SIZE)
+        (tmp_path / f"labels/train/{i}.txt").write_text(f"0 {lost if i in (0, 70) else SQUARE}\n")
+    read = {record.name: record.labelled() for record in yolo.read(tmp_path)}
+    assert not any(one.scores for one in read.values())
+    assert [name for name, one in read.items() if not one.ids] == ["images/train/0.png", "images/train/70.png"]
+
+
+def test_a_prediction_that_lost_a_number_costs_only_itself(dataset):
+    data = dataset(f"1 {SQUARE} 0.25\n0 {SQUARE}\n0 {SQUARE} 0.5\n")
+    assert data[0].labelled().instances().mask_scores.tolist() == [0.5, 0.25]
+    assert rules(data) == [("line 2", "degenerate-polygon", "error")]
+
+
+def test_label_files_that_cannot_be_read_say_nothing_about_the_others(dataset, tmp_path, picture):
+    dataset(f"1 {SQUARE} 0.25\n")
+    for name, content in {"b": b"\xff", "c": b"", "d": b"0 0.5 0.5 0.2 0.2\n" * 3}.items():
+        picture(tmp_path / f"images/train/{name}.png", SIZE)
+        (tmp_path / f"labels/train/{name}.txt").write_bytes(content)
+    assert yolo.read(tmp_path)[0].labelled().scores.scores.tolist() == [0.25]
 
 
 @pytest.mark.parametrize(
@@ -143,10 +173,19 @@ def test_names_as_list_or_by_number(dataset, names, expected):
     assert dict(zip(categories.ids, categories.names, strict=True)) == expected
 
 
+@pytest.mark.parametrize("names", ["['', dog]", "{0: '', 1: dog}"])
+def test_a_class_without_a_name_is_called_by_its_number(dataset, names):
+    data = dataset(f"0 {SQUARE}\n", names)
+    assert data.categories.names == ("category 0", "dog")
+    assert rules(data) == [("class 0", "nameless-category", "error")]
+    assert len(data[0].labelled().targets) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("names: [a, a]\ntrain: x", "more than once"),
+        ("names: ['', category 0]\ntrain: x", "more than once"),
         ("names: 5\ntrain: x", "list or numbers"),
         ("names: {a: b}\ntrain: x", "numbered 0, 1, 2"),
         ("names: {-1: b}\ntrain: x", "numbered 0, 1, 2"),

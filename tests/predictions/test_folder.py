@@ -250,6 +250,28 @@ def test_corrections_are_not_written_over_because_there_are_more_pictures(pictur
     assert tree(wanted.out) == tree(pictures.parent / "whole")
 
 
+def test_pictures_that_cannot_be_read_any_more_leave_nothing_behind(pictures):
+    wanted = job(pictures)
+    run(Bright(), named([pictures]), wanted)
+    kept = (wanted.out / "predictions.jsonl").read_bytes().splitlines(keepends=True)[:2]
+    (wanted.out / "predictions.jsonl").write_bytes(b"".join(kept) + b"damaged\n")
+    (pictures / "3.png").write_bytes(b"no picture")
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    run(Bright(), named([pictures]), job(pictures, "whole"))
+    assert tree(wanted.out) == tree(pictures.parent / "whole")
+
+
+def test_a_link_in_the_place_of_a_data_set_stays(pictures):
+    wanted, far = job(pictures, save=("labelme",)), pictures.parent / "far"
+    run(Bright(), named([pictures]), wanted)
+    (wanted.out / "labelme").rename(far)
+    (wanted.out / "labelme").symlink_to(far)
+    write_image(pictures / "9.png", picture((9, 9)))
+    run(Bright(), named([pictures]), replace(wanted, resume=True))
+    assert (wanted.out / "labelme").is_symlink()
+    assert (far / "9.json").exists()
+
+
 def test_what_was_half_written_anew_is_no_correction(pictures, monkeypatch):
     wanted, write = job(pictures, save=("csv",)), formats.DATA["csv"]
     run(Bright(), named([pictures]), wanted)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from bright import Bright, picture
 
+from maskwise.data.formats.pictures import TOO_LONG
 from maskwise.data.images import ImageReadError, write_image
+from maskwise.data.open import open_data
 from maskwise.predict import Options, predict
 from maskwise.predictions.folder import Job, run
 from maskwise.predictions.sources import files, is_several, named
@@ -84,6 +86,36 @@ def test_two_that_formats_would_call_the_same_do_not_share_a_name(home):
     assert names == ["images/b.png", "images/train/b_png.png", "pictures/b_png_png.png"]
     job = Job(out=home / "out", model={}, sources=["in"], options=Options(), save=("labelme", "yolo", "png", "coco"))
     assert run(Bright(), named(["in"]), job).results == 3
+
+
+def test_a_file_that_is_no_picture_by_its_name_does_not_share_it(home):
+    """Formats call it x.dat.png."""
+    for name in ("x.dat", "x.dat.png", ".b.jpg", "_.b.png"):
+        (home / name).write_bytes((home / "a.png").read_bytes())
+    sources = ["x.dat", "x.dat.png", ".b.jpg", "_.b.png"]
+    names = ["x.dat.png", "x.dat_png.png", ".b.jpg", "_.b_png.png"]
+    assert list(files(sources)) == names
+    assert [result.name for result in predict(Bright(), sources, Options())] == names
+    job = Job(out=home / "out", model={}, sources=sources, options=Options(), save=("coco", "labelme", "yolo", "png"))
+    assert run(Bright(), named(sources), job).results == 4
+    for format in job.save:
+        data = open_data(job.out / format)
+        assert (len(data), data.problems) == (4, ())
+
+
+def test_a_name_that_is_too_long_for_results_costs_only_them(home, caplog):
+    (home / ("x" * 254)).write_bytes((home / "a.png").read_bytes())
+    sources = ["x" * 254, "a.png"]
+    job = Job(
+        out=home / "out", model={}, sources=sources, options=Options(), save=("overlay", "coco", "labelme", "csv")
+    )
+    done = run(Bright(), named(sources), job)
+    assert (done.results, done.failures) == (2, 0)
+    for name in ("coco", "labelme"):
+        assert done.written[name].losses[TOO_LONG] == 1
+        assert [record.path.name for record in open_data(job.out / name)] == ["a.png"]
+    assert [path.name for path in (job.out / "overlay").iterdir()] == ["a.png"]
+    assert caplog.text.count("too long for a file") == 3
 
 
 def test_a_folder_without_pictures_is_said(home):

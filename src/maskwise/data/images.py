@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
 
-from maskwise.data import pillow, png
+from maskwise.data import gif, pillow, png
 from maskwise.data.complete import load_whole
 from maskwise.data.files import is_open, replacing
 from maskwise.data.pillow import Refused
@@ -140,6 +140,8 @@ def count_frames(source: Source, *, max_pixels: int | None = None) -> int:
     with _opened(source, max_pixels, None) as picture:
         if picture.format not in _SERIES:
             return 1
+        if picture.format == "GIF":
+            return gif.count_frames(_file_of(picture), MOST_FRAMES)
         return _pages(picture) if picture.format == "TIFF" else min(getattr(picture, "n_frames", 1), MOST_FRAMES)
 
 

@@ -129,6 +129,8 @@ def _keep(job: Job, outcome: Result | Failed, lines: BinaryIO, failures: BinaryI
     """The line last: a picture that has one needs nothing more."""
     if isinstance(outcome, Failed):
         line = _failure(outcome)
+        if "overlay" in job.save:
+            formats.remove_overlay(job.out, outcome.asked.name)
         _add(failures, line)
     else:
         line = _line(outcome)
@@ -155,10 +157,18 @@ def _data_sets(job: Job, categories: Categories) -> dict[str, Written]:
             continue
         _refuse_corrected(job, name)
         _note(job.out, name, None)  # what is half written is not noted as whole
+        if note is not None:
+            _remove_own(job.out / name)
         written |= formats.write(job.out, categories, partial(_items, job), [name], scale=job.scale)
         losses = dict(written[name].losses)
         _note(job.out, name, {"lines": lines, "files": _digest(job.out / name), "losses": losses})
     return written
+
+
+def _remove_own(folder: Path) -> None:
+    """A data set that is as we left it: it may have pictures that cannot be read any more."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
 
 
 def _refuse_corrected(job: Job, *names: Save) -> None:

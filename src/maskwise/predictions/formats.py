@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,7 +14,7 @@ from maskwise.categories import Categories
 from maskwise.data.dataset import Item, Written
 from maskwise.data.formats import coco, label_map, labelme, measurements, yolo
 from maskwise.data.formats.measurements import PIXELS, Scale
-from maskwise.data.formats.pictures import inner_name
+from maskwise.data.formats.pictures import fits, inner_name, unhidden
 from maskwise.data.images import list_images, read_image, write_image
 from maskwise.draw import overlay
 from maskwise.predictions.pictures import Picture
@@ -117,14 +118,26 @@ def write(
     return {name: DATA[name](folder / name, categories, items(), scale) for name in save if name in DATA}
 
 
-def write_overlay(folder: Path, pixels: Picture, item: Item, categories: Categories) -> Path:
-    """PNG, or JPEG of what was one."""
-    name = PurePosixPath(item.name)
-    suffix = ".jpg" if name.suffix.lower() in (".jpg", ".jpeg") else ".png"
-    path = folder / "overlay" / name.with_suffix(suffix)
+def write_overlay(folder: Path, pixels: Picture, item: Item, categories: Categories) -> Path | None:
+    """PNG, or JPEG of what was one; None where its name is too long for a file."""
+    path = _overlay(folder, item.name)
+    if not fits(folder / "overlay", item.name, path.relative_to(folder)):
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, overlay(pixels, item.labelled, categories))
     return path
+
+
+def remove_overlay(folder: Path, name: str) -> None:
+    """Of a picture that could be read once, and cannot any more."""
+    path = _overlay(folder, name)
+    if os.path.lexists(path):
+        path.unlink()
+
+
+def _overlay(folder: Path, name: str) -> Path:
+    path = folder / "overlay" / unhidden(PurePosixPath(name))
+    return path.with_suffix(".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png")
 
 
 def write_picture(folder: Path, pixels: Picture, name: str) -> Path:

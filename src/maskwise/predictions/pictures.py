@@ -45,9 +45,7 @@ class Asked:
 
     @classmethod
     def file(cls, path: Path, *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> "Asked":
-        called = name or path.name
-        if Path(called).suffix.lower() not in IMAGE_SUFFIXES:  # of what formats would not take for a picture
-            called += ".png"
+        called = picture_name(name or path.name)
         read, frames = partial(read_image, path, max_pixels=max_pixels), partial(_frames, path, max_pixels)
         return cls(name=called, read=read, path=path, frames=frames)
 
@@ -62,6 +60,11 @@ class Asked:
                 name=name, read=partial(pixels, data, max_pixels=max_pixels), frames=partial(_frames, data, max_pixels)
             )
         return cls(name=name, read=_taken(given, max_pixels))
+
+
+def picture_name(name: str) -> str:
+    """One that formats take for that of a picture."""
+    return name if Path(name).suffix.lower() in IMAGE_SUFFIXES else f"{name}.png"
 
 
 def is_picture(source: object) -> TypeGuard[Given]:

@@ -17,7 +17,7 @@ from maskwise.data.files import OF_PREDICTIONS, absolute, at_home
 from maskwise.data.formats.pictures import inner_name
 from maskwise.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageReadError, list_images
 from maskwise.predictions.formats import OURS
-from maskwise.predictions.pictures import Asked, Given, Picture
+from maskwise.predictions.pictures import Asked, Given, Picture, picture_name
 
 if TYPE_CHECKING:
     import av
@@ -50,7 +50,7 @@ def files(sources: Iterable[str | Path], *, out: Path | None = None) -> dict[str
     paths = _once(path for _, found in groups for path in found)
     if video := next(filter(is_video, paths), None):
         _av(video)  # now, and not in the middle of a run
-    names, taken = [_relative(path, home) for path in paths], {}
+    names, taken = [_named(path, home) for path in paths], {}
     folders = {str(folder).lower(): f"{folder}/" for name in names for folder in PurePosixPath(name).parents}
     return {_free(name, taken, folders): path for name, path in zip(names, paths, strict=True)}
 
@@ -65,7 +65,7 @@ def listed(given: Sequence[Given], *, max_pixels: int = MAX_PIXELS) -> Iterator[
             yield Asked.of(given[i], name=numbers[i], max_pixels=max_pixels)
             continue
         if path not in names:
-            names[path] = _free(_relative(path, home), taken, {})
+            names[path] = _free(picture_name(_relative(path, home)), taken, {})
         yield Asked.file(at_home(cast(str, given[i])), name=names[path], max_pixels=max_pixels)
 
 
@@ -142,6 +142,11 @@ def _relative(path: Path, home: Path) -> str:
     return (whole.relative_to(home) if whole.is_relative_to(home) else Path(*whole.parts[1:])).as_posix()
 
 
+def _named(path: Path, home: Path) -> str:
+    name = _relative(path, home)
+    return name if is_video(path) else picture_name(name)
+
+
 def _once(paths: Iterable[Path]) -> list[Path]:
     """Also where one is named in several ways; a link to a file is a picture of its own."""
     real = cache(lambda folder: folder.resolve())
@@ -158,7 +163,7 @@ def _free(name: str, taken: dict[str, str], folders: dict[str, str]) -> str:
     there = ChainMap(taken, folders) if is_video(path) else taken
     first = next((there[key] for key in _keys(path) if key in there), None)
     while any(key in there for key in _keys(path)):
-        path = path.with_name(f"{path.stem}_{path.suffix[1:] or 'picture'}{path.suffix}")
+        path = path.with_name(f"{path.stem}_{path.suffix[1:]}{path.suffix}")
     if first is not None:
         log.info("%s is written as %s: there is %s, too", name, path, first)
     taken |= dict.fromkeys(_keys(path), name)

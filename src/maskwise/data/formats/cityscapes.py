@@ -21,7 +21,7 @@ from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Writ
 from maskwise.data.files import replacing
 from maskwise.data.formats.folders import Pair, by_key, one_split, paired, read_ids, relative, subfolders
 from maskwise.data.formats.painting import paint, renumbered, unheld, white, write_png
-from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.pictures import TOO_LONG, claim, fits, inner_name, put_picture
 from maskwise.data.images import read_label_map, write_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Instances, Targets
@@ -82,6 +82,9 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     taken: dict[str, str] = {}
     for item in items:
         key = claim(taken, _key(item, split), item)
+        if not fits(root, item.name, f"{key}{LABEL_END}.png"):
+            losses[TOO_LONG] += 1
+            continue
         files += put_picture(item, root / PICTURES / split / f"{key}{PICTURE_END}.png")
         shown, lost = _painted(item, ids)
         losses += lost
@@ -122,8 +125,8 @@ def class_ids(categories: Categories) -> tuple[int | None, ...]:
 def _key(item: Item, split: str) -> str:
     """City and name, as in 'ulm/ulm_000000_000019'; a picture from elsewhere has its folders for a city."""
     name = inner_name(item.name, split)
-    city = "_".join(name.parts[:-1]) or (name.stem.partition("_")[0] if "_" in name.stem else "pictures")
-    return f"{city}/{name.stem.removesuffix(PICTURE_END)}"
+    city = "_".join(name.parts[:-1]) or (name.stem.partition("_")[0] if "_" in name.stem else "") or "pictures"
+    return f"{city}/{name.stem.removesuffix(PICTURE_END) or name.stem}"
 
 
 # Reading

@@ -27,9 +27,9 @@ from maskwise.data.formats.coco_index import (
     read_rows,
     usable_images,
 )
-from maskwise.data.formats.folders import relative, visible
+from maskwise.data.formats.folders import names_a_file, relative, visible
 from maskwise.data.formats.painting import unheld
-from maskwise.data.formats.pictures import claim, put_picture, shows_another
+from maskwise.data.formats.pictures import TOO_LONG, claim, fits, put_picture, shows_another
 from maskwise.outlines import Polygon
 from maskwise.rle import RLE
 from maskwise.structures import Instances, Targets
@@ -84,8 +84,12 @@ def write(
     losses: Counter[str] = Counter()
     files, taken, images, annotations = [], {}, [], []
     others = cache(partial(_others, root, split))  # asked only when a picture would be replaced by another
-    for place, item in enumerate(items):
+    for item in items:
         target = root / claim(taken, item.name, item)
+        has_picture = item.image is not None or item.pixels is not None
+        if has_picture and not fits(root, item.name, item.name):
+            losses[TOO_LONG] += 1
+            continue
         if shows_another(item, target) and (other := others().get(target)):
             raise ValueError(f"{target} is a picture of {other}, and {item.image} is another; choose another place")
         files += put_picture(item, target)
@@ -94,7 +98,7 @@ def write(
         rows = _annotations(item, categories, segmentation)
         losses["instances without pixels"] += len(item.labelled) - len(rows)
         losses += unheld(item.labelled, held=("crowd flags", "stated areas", "keypoints", "scores"))
-        annotations += [row | {"image_id": place} for row in rows]
+        annotations += [row | {"image_id": len(images) - 1} for row in rows]
     losses["image ids"] = _number(images)
     losses["annotation ids"] = _number(annotations, refused=0)  # pycocotools: a detection that has hit nothing
     for row in annotations:
@@ -118,7 +122,7 @@ def _listed(root: Path, path: Path) -> list[Path]:
 
 
 def _has_name(row: object) -> bool:
-    return isinstance(row, dict) and isinstance(name := row.get("file_name"), str) and "\0" not in name
+    return isinstance(row, dict) and isinstance(name := row.get("file_name"), str) and names_a_file(name)
 
 
 def _annotations(item: Item, categories: Categories, segmentation: Segmentation) -> list[dict]:

@@ -14,20 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maskwise import outlines, rle
-from maskwise.data.dataset import Id, Labelled, Problem, Severity, size_problem
+from maskwise.data.dataset import Id, Labelled, Problem, Severity
+from maskwise.data.formats.folders import far_beyond
 from maskwise.data.formats.rings import Complain, finite_numbers, usable
 from maskwise.data.formats.sidecars import scores_of
-from maskwise.data.images import ImageReadError, image_size
+from maskwise.data.images import image_size
 from maskwise.masks import Masks
 from maskwise.outlines import Polygon
 from maskwise.rle import Size, Window
 from maskwise.structures import Targets
 
 MOST_AREA = 1e12
-MUCH = 1 << 26
-"""Pixels of all masks of a picture, from which it is asked first whether it has that size."""
-FAR = 64
-"""Times the pixels that a picture has: a size that was not stated for a smaller or larger copy of it."""
 MIDDLE = (0.5, 0.5, 0.0)
 """Of a pixel, from its corner: COCO's keypoints name the pixel they lie in, ours are places, as those of polygons."""
 
@@ -68,7 +65,7 @@ def labelled(packed: bytes, size: Size | None, path: Path, source: Source) -> La
     size = size or image_size(path)
     rows, windows, boxes = [], [], []
     entries = pickle.loads(packed)
-    problems = _far_beyond(size, path, source) if len(entries) * size[0] * size[1] > MUCH else []
+    problems = far_beyond(size, path, len(entries), source.file, f"image {path.name}")
     for row in map(Row._make, () if problems else entries):
         complain = partial(_take_down, problems, source.file, f"annotation {row.id}")
         window = mask_of(row.segmentation, size, complain)
@@ -97,16 +94,6 @@ def labelled(packed: bytes, size: Size | None, path: Path, source: Source) -> La
         scores,
         torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
     )
-
-
-def _far_beyond(size: Size, path: Path, source: Source) -> list[Problem]:
-    """What is wrong with a stated size that would fill the memory with masks of a small picture."""
-    try:
-        found = image_size(path)
-    except ImageReadError:
-        return []
-    problem = size_problem(source.file, found, size, where=f"image {path.name}")
-    return [problem] if problem and size[0] * size[1] > FAR * found[0] * found[1] else []
 
 
 def mask_of(segmentation: object, size: Size, complain: Complain) -> Window | None:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 from typing import cast
 
 from maskwise.categories import Categories, told_apart
@@ -16,6 +15,7 @@ from maskwise.data.dataset import Id, Labelled, Problem, Record, Severity
 from maskwise.data.formats import coco_annotation
 from maskwise.data.formats.coco_annotation import Row, Source, is_number, pack
 from maskwise.data.formats.coco_files import Pictures
+from maskwise.data.formats.folders import names_a_file
 from maskwise.data.formats.json_file import whole
 from maskwise.rle import Size
 
@@ -153,7 +153,7 @@ def usable_images(rows: Sequence[Entry], problems: Problems) -> list[Entry]:
         name = row.get("file_name")
         if type(row.get("id")) not in (int, str):
             problems.add(f"images[{i}]", "bad-id", f"an id is a number or text, got {row.get('id')!r:.80}; left out")
-        elif not isinstance(name, str) or not PurePosixPath(name.replace("\\", "/")).name or "\0" in name:
+        elif not isinstance(name, str) or not names_a_file(name):
             problems.add(f"image {row['id']}", "missing-image", f"its file name is {name!r:.80}; left out")
         else:
             kept.append(row)

@@ -1,5 +1,7 @@
 """Pictures in one folder and what labels them in another: which belongs to which, and what is left over."""
 
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,10 @@ from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, lis
 from maskwise.rle import Size
 
 LABEL_FOLDERS = ("masks", "mask", "labels", "label", "label_maps", "instances", "annotations", "gt")
+MUCH = 1 << 26
+"""Pixels of all masks of a picture, from which it is asked first whether it has that size."""
+FAR = 64
+"""Times the pixels that a picture has: a size that was not stated for a smaller or larger copy of it."""
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 
 
@@ -61,6 +67,18 @@ def read_ids(
     if (problem := size_problem(file, size, ids.shape)) is not None:
         return Ids(None, size, (problem,))
     return Ids(ids, size, ())
+
+
+def far_beyond(stated: Size, picture: Path, masks: int, file: str, where: str = "") -> list[Problem]:
+    """What is wrong with a stated size that would fill the memory with masks of a small picture."""
+    if masks * stated[0] * stated[1] <= MUCH:
+        return []
+    try:
+        found = image_size(picture)
+    except ImageReadError:
+        return []
+    problem = size_problem(file, found, stated, where=where)
+    return [problem] if problem and stated[0] * stated[1] > FAR * found[0] * found[1] else []
 
 
 def folder_pairs(root: Path) -> dict[str, FolderPair]:
@@ -138,6 +156,19 @@ def paired(root: Path, pictures: Mapping[str, Path], labels: Mapping[str, Path])
         if key not in pictures
     ]
     return pairs, problems
+
+
+def is_path(text: str) -> bool:
+    """Whether a text out of an annotation can be the path of anything."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def names_a_file(text: str) -> bool:
+    """And is not that of a folder; also of paths of Windows."""
+    return is_path(text) and re.split(r"[/\\]", text)[-1] not in ("", ".", "..")
 
 
 def relative(root: Path, path: Path) -> str:

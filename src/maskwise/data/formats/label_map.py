@@ -30,7 +30,7 @@ from maskwise.data.formats.folders import (
     subfolders,
 )
 from maskwise.data.formats.painting import numbers, paint, renumbered, unheld
-from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
+from maskwise.data.formats.pictures import TOO_LONG, claim, fits, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.sidecars import (
     LABELS_FILE,
     Row,
@@ -111,6 +111,8 @@ def write(
     suffix: Literal[".png", ".tif"] = ".png",
 ) -> Written:
     """Maps of 16 bits. Where masks overlap, one is in front (`painting.paint`)."""
+    if "" in categories.names:
+        raise ValueError("a category cannot be called '' in this format")
     home = root / split
     losses: Counter[str] = Counter()
     files, lines = [write_categories(home, categories)], []
@@ -120,6 +122,9 @@ def write(
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         refuse_unknown_suffix(item, name)
+        if not fits(home, item.name, name, f"{key}{suffix}"):
+            losses[TOO_LONG] += 1
+            continue
         own = numbers(item, most=MOST)
         shown, lost = paint(item.labelled, own)
         losses += lost + renumbered(item, dict(enumerate(own))) + unheld(item.labelled, held=("scores", "crowd flags"))

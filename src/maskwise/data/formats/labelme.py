@@ -29,9 +29,9 @@ from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Writ
 from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats import json_file
 from maskwise.data.formats.coco_index import MOST_PIXELS, Problems
-from maskwise.data.formats.folders import SPLITS, one_split, relative
+from maskwise.data.formats.folders import SPLITS, far_beyond, is_path, one_split, relative
 from maskwise.data.formats.painting import renumbered, unheld
-from maskwise.data.formats.pictures import claim, inner_name, put_picture
+from maskwise.data.formats.pictures import TOO_LONG, claim, fits, inner_name, put_picture
 from maskwise.data.formats.rings import FARTHEST, Complain, finite_numbers, usable
 from maskwise.data.formats.sidecars import scores_of
 from maskwise.data.images import IMAGE_SUFFIXES, image_size, read_label_map
@@ -111,10 +111,13 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     for item in items:
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
+        if not fits(root, item.name, name, f"{key}.json"):
+            losses[TOO_LONG] += 1
+            continue
         files += put_picture(item, root / split / name)
         content, lost = sheet(item, categories)
         losses += lost
-        files.append(json_file.save(root / split / f"{key}.json", content))
+        files.append(json_file.save(root / split / f"{key}.json", content | {"imagePath": name.name}))
     return Written(tuple(files), +losses)
 
 
@@ -163,7 +166,7 @@ def _sheet(path: Path, problems: Problems) -> Sheet | None:
         return None
     shapes = [_shape(i, entry, problems) for i, entry in enumerate(content["shapes"], 1)]
     picture = content.get("imagePath")
-    if not isinstance(picture, str) or "\0" in picture:
+    if not isinstance(picture, str) or not is_path(picture):
         problems.add(
             "", "missing-image", f"imagePath is {picture!r:.80}; looked for by the name of this file", "warning"
         )
@@ -268,9 +271,10 @@ def _picture(root: Path, sheet: Sheet, problems: Problems) -> Path:
 
 def _labelled(sheet: Sheet, categories: Categories) -> Labelled:
     """`sheet.path` is that of the picture here."""
-    size, problems = sheet.size or image_size(sheet.path), Problems(sheet.file)
+    size = sheet.size or image_size(sheet.path)
+    problems = Problems(sheet.file, far_beyond(size, sheet.path, len(sheet.shapes), sheet.file))
     objects: dict[object, list[tuple[Shape, Window]]] = {}
-    for shape in sheet.shapes:
+    for shape in () if problems.found else sheet.shapes:
         window = _window(shape, size, partial(problems.add, f"shape {shape.number}"))
         if shape.label in _NO_CLASSES or window is None:
             continue
@@ -376,7 +380,7 @@ def _inside(window: Window, size: Size) -> Window:
 
 def _write_labels(root: Path, categories: Categories) -> Path:
     """So that classes keep their order, and those without an instance their place."""
-    if bad := [name for name in categories.names if name != name.strip() or "\n" in name or name in _NO_CLASSES]:
+    if bad := [name for name in categories.names if not _is_line(name) or name in _NO_CLASSES]:
         raise ValueError(f"a category cannot be called {bad[0]!r} in this format")
     text = "".join(f"{name}\n" for name in (*_NO_CLASSES, *categories.names))
     path = root / LABELS_FILE
@@ -386,6 +390,10 @@ def _write_labels(root: Path, categories: Categories) -> Path:
     with replacing(path) as file:
         file.write(text.encode())
     return path
+
+
+def _is_line(name: str) -> bool:
+    return name == name.strip() != "" and "\n" not in name
 
 
 def _written_shapes(item: Item, categories: Categories) -> tuple[list[dict[str, object]], Counter[str]]:

@@ -3,13 +3,15 @@
 Found are the layout of the Data Science Bowl 2018, `<id>/images/*.png` beside `<id>/masks/*.png`, and `images/` beside
 `masks/<name of the picture>/*.png`, with splits above or below them. The class of a mask is the folder that it lies in
 below that, `masks/a/cell/1.png`, or, where all names of the data set have one, what stands before the number in its own
-name, `cell_001.png`; else there is one class. `crowd_...png` is a crowd: a convention of this library.
+name, `cell_001.png`; else there is one class. `crowd_...png` is a crowd: a convention of this library. Of pictures
+`a.png` and `a/b.png` the masks of the second lie below those of the first.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -30,7 +32,15 @@ from maskwise.data.formats.folders import (
     subfolders,
 )
 from maskwise.data.formats.painting import renumbered, unheld, white, write_png
-from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
+from maskwise.data.formats.pictures import (
+    TOO_LONG,
+    claim,
+    fits,
+    inner_name,
+    is_too_long,
+    put_picture,
+    refuse_unknown_suffix,
+)
 from maskwise.data.formats.sidecars import CATEGORIES_FILE, OBJECT, read_categories, write_categories
 from maskwise.data.images import IMAGE_SUFFIXES, ImageReadError, image_size, list_images, read_label_map
 from maskwise.masks import Masks
@@ -76,11 +86,12 @@ def splits(root: Path) -> tuple[str, ...]:
 def read(root: Path, *, split: str | None = None) -> DataSet:
     parts = _parts(root)
     part = parts[split := one_split(root, tuple(parts), split)]
-    listed = [_listed(pair) for pair in part.pairs]
-    known = None if (part.home / CATEGORIES_FILE).is_file() else _names(listed)
-    if known == {OBJECT}:
+    stated = read_categories(part.home, ()) if (part.home / CATEGORIES_FILE).is_file() else None
+    stems = _in_each_other(part.pairs)
+    listed = [_listed(pair, stems, None if stated is None else stated.names) for pair in part.pairs]
+    categories = Categories(names=tuple(sorted(_names(listed)))) if stated is None else stated
+    if stated is None and categories.names == (OBJECT,):
         listed = [tuple(mask._replace(category=OBJECT) for mask in masks) for masks in listed]
-    categories = read_categories(part.home, known or ())
     records = tuple(
         Record(
             name=relative(root, pair.picture),
@@ -98,16 +109,22 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     """Masks are called by their ids where these are numbers, else 1, 2, 3 ..."""
     home = root / split
     losses: Counter[str] = Counter()
+    _refuse_long(home, categories)
     files = [write_categories(home, categories)]
     taken: dict[str, str] = {}
+    stems = {home / "masks" / key: path.stem for key, path in _there(root, home / "images").items()}
     for item in items:
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         refuse_unknown_suffix(item, name)
+        if not fits(home, item.name, name, key):
+            losses[TOO_LONG] += 1
+            continue
         own = _numbers(item)
         losses += renumbered(item, dict(enumerate(own))) + unheld(item.labelled, held=("crowd flags",))
         files += put_picture(item, home / "images" / name)
-        _clear(home / "masks" / key, files)
+        stems[home / "masks" / key] = name.stem
+        _clear(home / "masks" / key, stems, categories.names)
         made = _write_masks(home / "masks" / key, item.labelled, own, categories)
         losses["instances without pixels"] += len(item.labelled) - len(made)
         files += made
@@ -161,9 +178,31 @@ def _bowl(root: Path, folder: Path) -> Part:
 # Reading
 
 
-def _listed(pair: Pair) -> tuple[MaskFile, ...]:
-    paths = [path.relative_to(pair.labels) for path in list_images(pair.labels)]
-    return tuple(MaskFile(path.as_posix(), _category(path, pair.picture.stem)) for path in paths)
+def _listed(pair: Pair, stems: Mapping[Path, str], names: Collection[str] | None) -> tuple[MaskFile, ...]:
+    paths = list_images(pair.labels)
+    if pair.labels in stems:
+        paths = [path for path in paths if _owner(path, stems, names) == pair.labels]
+    inner = [path.relative_to(pair.labels) for path in paths]
+    return tuple(MaskFile(path.as_posix(), _category(path, pair.picture.stem)) for path in inner)
+
+
+def _in_each_other(pairs: Sequence[Pair]) -> dict[Path, str]:
+    """Folders of masks that lie in another one or hold one, mostly none, with the names of their pictures."""
+    keys = {pair.key for pair in pairs}
+    above = {key: keys.intersection(accumulate(key.split("/")[:-1], "{}/{}".format)) for key in keys if "/" in key}
+    found = {key for key, outer in above.items() if outer}.union(*above.values())
+    return {pair.labels: pair.picture.stem for pair in pairs if pair.key in found}
+
+
+def _owner(mask: Path, stems: Mapping[Path, str], names: Collection[str] | None) -> Path | None:
+    """Of folders of masks in each other, with the names of their pictures, the one that a mask belongs to: the inmost;
+    where it is stated which classes there are, the inmost in which it has one. `a/b/1.png` may be a mask of `a/b.png`,
+    or one of class b of `a.png`."""
+    above = [folder for folder in mask.parents if folder in stems]
+    if names is None or len(above) < 2:
+        return above[0] if above else None
+    fitting = (folder for folder in above if _category(mask.relative_to(folder), stems[folder]) in names)
+    return next(fitting, above[0])
 
 
 def _category(path: Path, picture: str) -> str:
@@ -238,11 +277,22 @@ def _overlap(masks: Masks) -> int:
 # Writing
 
 
-def _clear(folder: Path, made: Sequence[Path]) -> None:
-    """Remove the masks that a picture had before, but not those made now: `a/b.png` has its own below those of `a`."""
-    stale = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
-    for path in set(stale) - set(made if stale else ()):
-        path.unlink()
+def _there(root: Path, pictures: Path) -> dict[str, Path]:
+    """Pictures that were written before, by their path without suffix."""
+    return by_key(root, pictures)[0] if pictures.is_dir() else {}
+
+
+def _clear(folder: Path, stems: Mapping[Path, str], names: Collection[str]) -> None:
+    """Remove the masks that a picture had before; another one may have its own below them."""
+    for path in [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]:
+        if _owner(path, stems, names) == folder:
+            path.unlink()
+
+
+def _refuse_long(home: Path, categories: Categories) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    if bad := [name for name in categories.names if is_too_long(home / _quoted(name))]:
+        raise ValueError(f"category {bad[0]!r:.80} is too long for the name of a folder")
 
 
 def _write_masks(folder: Path, labelled: Targets | Instances, own: Sequence[int], categories: Categories) -> list[Path]:

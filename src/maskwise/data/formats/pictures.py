@@ -1,8 +1,10 @@
 """Pictures beside written annotations: under which name, and copied or linked."""
 
+import errno
 import filecmp
+import logging
 import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,17 +12,48 @@ from jaxtyping import UInt8
 from maskwise.data.dataset import Item
 from maskwise.data.files import beside, replacing
 from maskwise.data.images import IMAGE_SUFFIXES, read_image, write_image
+from maskwise.terminal import plain
+
+log = logging.getLogger(__name__)
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "rgb", "jpegimages", "leftimg8bit")
+TOO_LONG = "pictures whose names are too long"
+"""What writers count where nothing `fits`."""
 
 
 def inner_name(name: str, split: str) -> PurePosixPath:
-    """A picture's name without the folders that formats put around it: 'images/train/a.jpg' is 'a.jpg'."""
+    """A picture's name without the folders that formats put around it: 'images/train/a.jpg' is 'a.jpg'.
+
+    Readers that look through a folder pass over what is hidden in it: '.a.jpg' is '_.a.jpg'.
+    """
     path = PurePosixPath(name)
     kept = [part for part in path.parts[:-1] if part.lower() not in PICTURE_FOLDERS]
     if split in kept[:1] and len(kept) < len(path.parts) - 1:
         kept = kept[1:]
-    return PurePosixPath(*kept, path.name)
+    return unhidden(PurePosixPath(*kept, path.name))
+
+
+def unhidden(path: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(*(f"_{part}" if part.startswith(".") else part for part in path.parts))
+
+
+def fits(root: Path, picture: str, *names: str | PurePath) -> bool:
+    """Whether files below `root` can have these names, to which a format has added its endings. Where they cannot, it
+    is told: one picture is no reason not to write the others."""
+    root.mkdir(parents=True, exist_ok=True)
+    if any(is_too_long(root / part) for name in names for part in PurePath(name).parts):
+        log.warning("%s: left out of %s, where its name is too long for a file", plain(picture), plain(str(root)))
+        return False
+    return True
+
+
+def is_too_long(path: Path) -> bool:
+    """Asked of the file system: each has a limit of its own."""
+    try:
+        path.lstat()
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def refuse_unknown_suffix(item: Item, name: PurePosixPath) -> None:

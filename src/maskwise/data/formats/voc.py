@@ -23,7 +23,7 @@ from maskwise.data.dataset import DataSet, Item, Labelled, Problem, Record, Writ
 from maskwise.data.files import replacing
 from maskwise.data.formats.folders import Pair, by_key, one_split, read_ids, relative, visible
 from maskwise.data.formats.painting import numbers, paint, renumbered, unheld, write_png
-from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
+from maskwise.data.formats.pictures import TOO_LONG, claim, fits, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.images import ImageReadError, read_image, read_label_map
 from maskwise.masks import Masks
 from maskwise.structures import Targets
@@ -92,13 +92,19 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
     if len(ids) > MOST:
         raise ValueError(f"{len(ids)} categories, but this format holds at most {MOST}")
     losses: Counter[str] = Counter({"category ids": len(ids)} if ids != categories.ids else {})
-    files, listed, others = [_write_labelmap(root, categories, ids)], {}, _others(root, split)
+    files, others = [_write_labelmap(root, categories, ids)], _others(root, split)
+    taken: dict[str, str] = {}
+    listed: list[str] = []
     for item in items:
         name = _own_name(root, item, split, others)
-        key = claim(listed, name.with_suffix("").as_posix(), item)
+        key = claim(taken, name.with_suffix("").as_posix(), item)
         if key != key.strip() or "\n" in key:
             raise ValueError(f"{item.name!r}: a list of names, one a line, cannot hold this one")
         refuse_unknown_suffix(item, name)
+        if not fits(root, item.name, name, f"{key}.png"):
+            losses[TOO_LONG] += 1
+            continue
+        listed.append(key)
         files += put_picture(item, root / "JPEGImages" / name)
         maps, lost = _maps(item, ids)
         losses += lost

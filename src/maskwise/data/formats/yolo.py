@@ -1,10 +1,12 @@
 """YOLO segmentation: `data.yaml`, pictures below images/, and beside that labels/ with a text file a picture.
 
-A line is `class x y x y ...` in shares of the width and the height; an odd count of coordinates ends in a confidence,
-as Ultralytics writes predictions. One ring a line, so holes and parts are joined by keyholes (`rings.one_ring`): paths
-of no width that the even-odd rule does not see, so that masks read back pixel for pixel. Classes are numbered from 0.
-Not held: crowds (left out, not turned into objects), ids, quality, keypoints. A picture without a label file counts as
-one without objects.
+A line is `class x y x y ...` in shares of the width and the height. In predictions, as Ultralytics writes them, a
+confidence follows, which makes the count odd, as a number that got lost does. So what most lines of a split say counts
+for all of it, and the others are damaged.
+
+One ring a line, so holes and parts are joined by keyholes (`rings.one_ring`): paths of no width that the even-odd rule
+does not see, so that masks read back pixel for pixel. Classes are numbered from 0. Not held: crowds (left out, not
+turned into objects), ids, quality, keypoints. A picture without a label file counts as one without objects.
 
 PyYAML reads the configuration: a parser of our own would differ from it in quotes, escapes and anchors.
 """
@@ -31,7 +33,7 @@ from maskwise.data.files import absolute, exists, replacing
 from maskwise.data.formats.coco_index import Problems
 from maskwise.data.formats.folders import one_split, relative, visible
 from maskwise.data.formats.painting import renumbered, unheld
-from maskwise.data.formats.pictures import claim, inner_name, put_picture, refuse_unknown_suffix
+from maskwise.data.formats.pictures import TOO_LONG, claim, fits, inner_name, put_picture, refuse_unknown_suffix
 from maskwise.data.formats.rings import FARTHEST, one_ring, usable
 from maskwise.data.formats.sidecars import scores_of
 from maskwise.data.images import image_size, list_images
@@ -44,6 +46,8 @@ SPLITS = ("train", "val", "test")
 DIGITS = 9
 """After the point: exact to a thousandth of a pixel in a picture of a million."""
 _BOX = 4
+_ASKED, _OPENED = 64, 1000
+"""Files with outlines that say whether lines end in a confidence; and how many are opened to find them."""
 
 
 class Listing(NamedTuple):
@@ -54,6 +58,8 @@ class Listing(NamedTuple):
     categories: Categories
     splits: Mapping[str, tuple[str, ...]]
     """Folders of pictures, or text files that list them."""
+    nameless: tuple[int, ...] = ()
+    """Classes whose name is empty."""
 
 
 def detect(root: Path) -> str | None:
@@ -73,27 +79,31 @@ def read(root: Path, *, split: str | None = None) -> DataSet:
     problems = Problems(relative(listing.root, listing.file))
     for absent in [name for name in listing.splits if name not in (*there, split)]:
         problems.add("", "missing-split", f"{absent}: there is no {', '.join(listing.splits[absent])}", "warning")
-    records: dict[str, Record] = {}
-    without = 0
+    for id_ in listing.nameless:
+        problems.add(f"class {id_}", "nameless-category", f"its name is empty; called {_instead(id_)!r}")
+    places: dict[str, Path] = {}
+    labels: dict[str, Path] = {}
     sources = {source: _pictures(listing, source, problems) for source in listing.splits[split]}
     home = _home(listing, sources)
     for source in listing.splits[split]:
         folder, pictures = sources[source]
         for path in pictures:
             name = absolute(path).relative_to(home).as_posix()
-            if name in records:
+            if name in places:
                 problems.add(source, "duplicate-file", f"{name} is listed twice; it was read once", "warning")
                 continue
-            labels = _labels_of(home, path)
-            without += not exists(labels)
-            decode = partial(_labelled, listing.root, path, labels, listing.categories)
-            records[name] = Record(name=name, path=path, id=name, size=None, labelled=decode)
+            places[name], labels[name] = path, _labels_of(home, path)
         if not source.endswith(".txt"):
             problems.found.extend(_orphans(listing.root, home, folder, pictures))
-    if without:
-        message = f"{without} of {len(records)} pictures have no label file; they count as without objects"
+    if without := sum(not exists(path) for path in labels.values()):
+        message = f"{without} of {len(places)} pictures have no label file; they count as without objects"
         problems.add(split, "missing-labels", message, "warning")
-    return DataSet("yolo", listing.root, split, listing.categories, tuple(records.values()), tuple(problems.found))
+    scored = _end_in_confidences(list(labels.values()))
+    records = []
+    for name, path in places.items():
+        decode = partial(_labelled, listing.root, path, labels[name], listing.categories, scored)
+        records.append(Record(name=name, path=path, id=name, size=None, labelled=decode))
+    return DataSet("yolo", listing.root, split, listing.categories, tuple(records), tuple(problems.found))
 
 
 def write(root: Path, categories: Categories, items: Iterable[Item], *, split: str = "train") -> Written:
@@ -107,6 +117,9 @@ def write(root: Path, categories: Categories, items: Iterable[Item], *, split: s
         name = inner_name(item.name, split)
         key = claim(taken, name.with_suffix("").as_posix(), item)
         refuse_unknown_suffix(item, name)
+        if not fits(root, item.name, name, f"{key}.txt"):
+            losses[TOO_LONG] += 1
+            continue
         files += put_picture(item, root / "images" / split / name)
         lines, lost = _lines(item)
         losses += lost
@@ -165,10 +178,12 @@ def _listing(root: Path) -> Listing:
             found[name] = tuple(str(source) for source in sources)
         elif value:
             raise ValueError(f"{path}: {name!r} must be a path or a list of paths, got {type(value).__name__}")
-    return Listing(path, base, _categories(content.get("names"), path), found)
+    named = _named(content.get("names"), path)
+    nameless = tuple(id_ for id_, name in named.items() if not name)
+    return Listing(path, base, _categories(named, path), found, nameless)
 
 
-def _categories(names: object, path: Path) -> Categories:
+def _named(names: object, path: Path) -> dict[int, str]:
     """Classes are numbered from 0 in a list, as they say in a mapping."""
     match names:
         case list():
@@ -183,10 +198,19 @@ def _categories(names: object, path: Path) -> Categories:
     for id_, name in numbered.items():
         if not isinstance(name, str | int | float):  # a list may be short in the file and endless as text
             raise ValueError(f"{path}: the name of class {id_} must be text, got {type(name).__name__}")
+    return {id_: str(numbered[id_]) for id_ in sorted(ids)}
+
+
+def _categories(named: Mapping[int, str], path: Path) -> Categories:
+    """Those without a name are called by their number, as other formats need one."""
     try:
-        return Categories(names=tuple(str(numbered[id_]) for id_ in sorted(ids)), ids=tuple(sorted(ids)))
+        return Categories(names=tuple(name or _instead(id_) for id_, name in named.items()), ids=tuple(named))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _instead(id_: int) -> str:
+    return f"category {id_}"
 
 
 def _config(root: Path, categories: Categories, split: str) -> dict[str, object]:
@@ -195,7 +219,7 @@ def _config(root: Path, categories: Categories, split: str) -> dict[str, object]
     names = dict(enumerate(categories.names))
     path = root / "data.yaml"
     known = _parse(path) if path.is_file() else {}
-    if known and _categories(known.get("names"), path) != Categories(names=categories.names, ids=tuple(names)):
+    if known and _named(known.get("names"), path) != names:
         raise ValueError(f"{path} names other categories; write to another folder")
     kept = {str(k): v for k, v in known.items() if k != "names"}
     name = next((name for name in SPLITS if re.search(rf"(?<![a-z]){name}", split.lower())), SPLITS[0])
@@ -291,6 +315,17 @@ def _orphans(root: Path, home: Path, folder: Path, pictures: Sequence[Path]) -> 
 # Lines
 
 
+def _end_in_confidences(labels: Sequence[Path]) -> bool:
+    """What most lines with an outline do, of files that are spread over the split."""
+    step = max(1, len(labels) // _ASKED)
+    spread = itertools.chain.from_iterable(labels[start::step] for start in range(step))
+    opened = itertools.islice(spread, _OPENED)
+    counts = ([len(words) - 1 for _, words in _rows(path, Problems(""))] for path in opened)
+    outlined = ([count for count in of_file if count > _BOX + 1] for of_file in counts)
+    votes = [count % 2 for of_file in itertools.islice(filter(None, outlined), _ASKED) for count in of_file]
+    return 2 * sum(votes) > len(votes)
+
+
 class _Line(NamedTuple):
     number: int
     label: int
@@ -298,11 +333,11 @@ class _Line(NamedTuple):
     confidence: float | None
 
 
-def _labelled(root: Path, picture: Path, labels: Path, categories: Categories) -> Labelled:
+def _labelled(root: Path, picture: Path, labels: Path, categories: Categories, scored: bool) -> Labelled:
+    """`scored`: lines end in a confidence."""
     size, problems = image_size(picture), Problems(relative(root, labels))
-    lines = [
-        line for row in _rows(labels, problems) if (line := _decoded(*row, size, categories, problems)) is not None
-    ]
+    decoded = (_decoded(*row, size, categories, scored, problems) for row in _rows(labels, problems))
+    lines = [line for line in decoded if line is not None]
     masks = Masks.of([line.window for line in lines], size)
     targets = Targets.from_masks(masks, torch.tensor([line.label for line in lines], dtype=torch.int64))
     # the one confidence ranks boxes and masks; no quality is known
@@ -323,7 +358,9 @@ def _rows(labels: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     return [(number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())]
 
 
-def _decoded(number: int, words: list[str], size: Size, categories: Categories, problems: Problems) -> _Line | None:
+def _decoded(
+    number: int, words: list[str], size: Size, categories: Categories, scored: bool, problems: Problems
+) -> _Line | None:
     where = f"line {number}"
     try:
         values = [float(word) for word in words]
@@ -338,6 +375,11 @@ def _decoded(number: int, words: list[str], size: Size, categories: Categories, 
         return None
     if len(shares) in (_BOX, _BOX + 1):
         problems.add(where, "box-only", "a box, but no outline; left out")
+        return None
+    if len(shares) > _BOX and len(shares) % 2 != scored:
+        parity, end = ("even", "a confidence") if scored else ("odd", "no confidence")
+        message = f"an {parity} count of {len(shares)} numbers, but most lines here end in {end}; left out"
+        problems.add(where, "degenerate-polygon", message)
         return None
     confidence = shares.pop() if len(shares) % 2 else None
     if len(shares) < _BOX:
