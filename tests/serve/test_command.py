@@ -8,32 +8,34 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from serve.fakes import as_file, ask, spots
+from serve.fakes import as_file, ask, spots, wait_for
 
 from maskwise.serve.command import access_of, is_loopback, listening, main
 
 TESTS = Path(__file__).parents[1]
 RUN = """
-import logging, sys
+import logging, signal, sys
 from serve.fakes import Bright
 from maskwise.serve.command import access_of, listening, run
 from maskwise.serve.limits import Limits
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+model = Bright()
+model.may_go.clear()
+signal.signal(signal.SIGUSR1, lambda *_: model.may_go.set())
 with listening("127.0.0.1", 0) as listener:
-    run(Bright(seconds=0.5), listener, limits=Limits(max_batch=1), access=access_of("127.0.0.1", None, ()))
+    run(model, listener, limits=Limits(max_batch=1), access=access_of("127.0.0.1", None, ()))
 """
 
 
 @contextmanager
 def process() -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """A server with a model that takes half a second for a picture."""
+    """A server with a model that begins when it is told to, by SIGUSR1."""
     started = subprocess.Popen(
         [sys.executable, "-c", RUN], stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(TESTS)}
     )
@@ -60,16 +62,24 @@ def test_on_loopback_and_a_stop_that_answers_what_was_begun():
         threads = [threading.Thread(target=lambda: answers.append(ask(client, as_file(spots())))) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while "maskwise_accepted_pictures 3" not in client.get("/metrics").text:
-            time.sleep(0.01)
+        wait_for(lambda: "maskwise_accepted_pictures 3" in client.get("/metrics").text, 20)
         server.send_signal(signal.SIGTERM)
+        wait_for(lambda: not answers_at_all(client), 20)
+        server.send_signal(signal.SIGUSR1)
         for thread in threads:
             thread.join(20)
         assert [answer.status_code for answer in answers] == [200, 200, 200]
         assert server.wait(20) == 0
         assert "stopped" in server.stderr.read()
-        with pytest.raises(httpx.ConnectError):
-            client.get("/healthz")
+
+
+def answers_at_all(client: httpx.Client) -> bool:
+    """Whether anybody new gets an answer."""
+    try:
+        with httpx.Client(base_url=client.base_url, trust_env=False) as another:
+            return another.get("/healthz").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(capsys):
