@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import functools
 import io
 import os
 import pickle
@@ -237,7 +238,9 @@ def test_files_that_are_none_are_named(tmp_path, data, suffix):
         tensor_files.read(written(tmp_path / f"none.{suffix}", data))
 
 
+@functools.cache
 def whole(kind):
+    """The same each time, for Hypothesis: the format before zip names storages by where they lie in memory."""
     buffer = io.BytesIO()
     if kind == "pickle":
         pickle.dump({"model": ARRAYS}, buffer, 2)
