@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from maskwise.data.synthetic.scenes import Scene, Scenes
+from maskwise.data.synthetic.scenes import Scenes
 from maskwise.methods import METHODS, Method
 from maskwise.structures import Images, Targets
 
@@ -53,12 +53,8 @@ def _built(name: str, options: tuple[tuple[str, Any], ...]) -> Method:
 
 
 def batch(*, size=(64, 96), count=2, objects=(2, 4), **dials) -> tuple[Images, list[Targets]]:
-    """The first scenes of some kind. They take longer to draw than to copy."""
-    several = [deepcopy(_scene(Scenes(size=size, count=objects, **dials), i)) for i in range(count)]
+    """The first scenes of some kind."""
+    scenes = Scenes(size=size, count=objects, **dials)
+    several = [scenes.scene(i) for i in range(count)]
     pixels = [torch.from_numpy(s.pixels.transpose(2, 0, 1).copy()) / 255 for s in several]
     return Images.batch(pixels), [s.targets for s in several]
-
-
-@cache
-def _scene(scenes: Scenes, i: int) -> Scene:
-    return scenes.scene(i)
